@@ -148,6 +148,16 @@ def test_rows_that_the_evaluator_refuses_are_named_or_left_out(
     assert stored.origin.selection == "all, 4 of them left out"
 
 
+def test_what_would_be_right_is_said_once(run: Run, folder: Path) -> None:
+    rows = [ROWS["ifeval"][0]]
+    rows += [rows[0] | {"key": key, "instruction_id_list": ["other:rule"], "kwargs": [{}]} for key in (8, 9)]
+    (folder / "rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = run("import", "bench", "ifeval", "--from", "rules.jsonl", "--id", "rules", "--on-error", "skip")
+    assert told.stderr.count("holds other:rule, which cannot be checked exactly here") == 2
+    assert told.stderr.count("known are") == 1
+    assert told.stderr.endswith("exactly here\n")
+
+
 def test_a_benchmark_may_have_a_grader_of_ones_own(run: Run, folder: Path, client: Client) -> None:
     (folder / "own.py").write_text("def grade(output, item):\n    return False\n")
     run("import", "bench", "ifeval", "--from", "ifeval.jsonl", "--id", "mine", "--grader-file", "own.py")

@@ -259,6 +259,19 @@ def test_listing_takes_every_condition(run: Run, client: Client) -> None:
     assert listed("--created-before", "2026-01-01") == []
 
 
+def test_a_key_that_no_trace_has_is_named_with_those_near_it(run: Run, tmp_path: Path) -> None:
+    metadata = {"Level": "easy", "Nr.": 1}
+    (tmp_path / "traces.jsonl").write_text(lines(trace(1, metadata=metadata)))
+    run("import", "traces.jsonl")
+    for command in (("list",), ("score",), ("export", "-o", "out.jsonl")):
+        told = run(*command, "--where", "level=easy", "--where", "nr").stderr
+        assert "--where: no trace has the metadata key 'level'; near it: 'Level'" in told
+        assert "--where: no trace has the metadata key 'nr'; near it: 'Nr.'" in told
+    assert "'topic'; their keys: 'Level', 'Nr.'" in run("list", "--where", "topic=x").stderr
+    for found in (("--where", "Level=hard"), ("--where", "Nr."), ("--without", "level"), ("--source", "s")):
+        assert "key" not in run("list", *found).stderr
+
+
 def test_pages_of_a_listing_join_without_gap(run: Run, client: Client) -> None:
     import_traces(client, [trace(number) for number in range(7)])
     seen, arguments = [], ["list", "--limit", "3", "--json"]

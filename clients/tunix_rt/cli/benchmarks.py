@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
@@ -207,14 +208,22 @@ def bench(
     rows = read.eval_set.origin.row_count
     if wanted.limit is not None and wanted.limit > rows:
         session.say(f"--limit {wanted.limit} takes all: there are only {text.counted(rows, 'row')}")
-    for bad in read.bad_rows[:_TOLD]:
-        session.say(f"left out: {bad}")
-    if more := len(read.bad_rows) - _TOLD:
-        session.say(f"and {text.counted(more, 'row')} more left out" if more > 0 else "")
+    _say_left_out(session, read.bad_rows)
     if session.as_json:
         session.print_message(stored)
     else:
         session.out.print(f"{stored.name}: {text.counted(stored.item_count, 'item')}, digest {stored.digest}")
+
+
+def _say_left_out(session: Session, bad_rows: Sequence[FormatError]) -> None:
+    """The first rows that became no item, and why; what would be right, which many have in common, once."""
+    told: set[str] = set()
+    for bad in bad_rows[:_TOLD]:
+        problem, _, advice = str(bad).partition("; ")
+        session.say(f"left out: {problem if advice in told else bad}")
+        told.add(advice)
+    if (more := len(bad_rows) - _TOLD) > 0:
+        session.say(f"and {text.counted(more, 'row')} more left out")
 
 
 def _list(session: Session) -> None:

@@ -327,7 +327,7 @@ def _further(report: v1.ComparisonReport) -> Iterator[tuple[str, str]]:
         verdict, _ = VERDICTS.get(unmarked.verdict, ("unknown", ""))
         yield (
             "unmarked",
-            f"on answers that nothing marks rest {unmarked.base_count:,} verdicts of the base "
+            f"on answers that nothing marks rest {text.counted(unmarked.base_count, 'verdict')} of the base "
             f"({unmarked.base_correct_count:,} right) and {unmarked.candidate_count:,} of the candidate "
             f"({unmarked.candidate_correct_count:,} right); were those wrong: "
             f"{text.signed_points(unmarked.without.difference)}, "

@@ -305,7 +305,9 @@ def print_leaks(console: Console, eval_set: str, found: list[LeakingDataset]) ->
         if len(leak.rows) > _LEAKS_SHOWN:
             kinds = Counter(row.split for row in leak.rows)
             shares = ", ".join(f"{split} {count:,}" for split, count in sorted(kinds.items()))
-            console.print(f"{len(leak.rows):,} rows in all ({shares}); --json shows each", highlight=False)
+            console.print(
+                f"{text.counted(len(leak.rows), 'row')} in all ({shares}); --json shows each", highlight=False
+            )
 
 
 class LeakDocument(TypedDict):

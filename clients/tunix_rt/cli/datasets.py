@@ -40,7 +40,7 @@ from tunix_rt.cli.labels import (
     show_list,
     sort_option,
 )
-from tunix_rt.cli.lookup import cancelled, completes, named
+from tunix_rt.cli.lookup import cancelled, completes, named, say_unknown_keys
 from tunix_rt.cli.options import (
     LimitOption,
     dataset_name,
@@ -49,7 +49,7 @@ from tunix_rt.cli.options import (
 )
 from tunix_rt.cli.progress import dataset_progress
 from tunix_rt.cli.session import Session
-from tunix_rt.errors import DataLossError, NotFoundError
+from tunix_rt.errors import DataLossError, JobFailedError, NotFoundError
 
 app = group("Build immutable datasets from traces, and export them.")
 _AUDITS_SHOWN = 5
@@ -93,7 +93,12 @@ def build(
             session.progress() as progress,
             session.waiting_for("build", created, f"tunix-rt dataset show {short_name(created.name)}"),
         ):
-            built = jobs.wait_for_dataset(client, created.name, on_update=dataset_progress(progress))
+            try:
+                built = jobs.wait_for_dataset(client, created.name, on_update=dataset_progress(progress))
+            except JobFailedError as error:
+                if error.reason == "DATASET_EMPTY":
+                    say_unknown_keys(session, client, spec.filter)
+                raise
         models = fitting_models(client, built)
     session.show(built, partial(print_dataset, models=models))
 

@@ -38,7 +38,7 @@ def how_answered(evaluation: v1.Evaluation) -> str:
         facts = [f"T {decoding.temperature:g}", f"seed {decoding.seed}"]
         facts += [f"top-p {decoding.top_p:g}"] * (decoding.top_p < 1)
         facts += [f"{decoding.samples} samples"] * (decoding.samples > 1)
-    facts.append(f"{decoding.max_new_tokens} tokens")
+    facts.append(text.counted(decoding.max_new_tokens, "token"))
     if evaluation.HasField("regrade"):
         grader = evaluation.regrade.grader.WhichOneof("kind")
         facts.insert(0, f"regraded{f' ({grader})' if grader else ''}")
@@ -182,7 +182,9 @@ def decoding_text(decoding: v1.Decoding) -> str:
         how = f"sampled at temperature {decoding.temperature:g}{top_p}, seed {decoding.seed}"
         if decoding.samples > 1:
             how += f", {decoding.samples} samples of each item"
-    return f"{how}, at most {decoding.max_new_tokens} tokens, batches of {decoding.batch_size}"
+    return (
+        f"{how}, at most {text.counted(decoding.max_new_tokens, 'token')}, batches of {decoding.batch_size}"
+    )
 
 
 def _accuracy_of(evaluation: v1.Evaluation) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -17,12 +19,15 @@ from tunix_rt.naming import CHECKPOINTS, COLLECTIONS, begins, call, resolve
 from tunix_rt.rpc.caller import patient
 
 if TYPE_CHECKING:
-    from tunix_rt import Client
+    from tunix_rt import Client, v1
 
 Completion = Callable[[typer.Context, str], list[tuple[str, str]]]
 
 _MOST: Final = 50
 _PAUSE_S: Final = 0.5
+# Traces that are looked at for the keys of their metadata, and keys that are told.
+_TRACES_READ: Final = 200
+_KEYS_TOLD: Final = 10
 # Fields of filters that hold names.
 _NAMES: Final = {"eval_sets", "evaluations", "datasets", "models"}
 # No base model is called like this.
@@ -87,6 +92,35 @@ def whole_names(session: Session, client: Client, condition: Any) -> None:
             if known and not (field == "datasets" and "@" not in name):
                 with suppress(NotFoundError):
                     names[place] = named(session, client, name)
+
+
+def say_unknown_keys(session: Session, client: Client, condition: v1.TraceFilter | None) -> None:
+    """Where a filter fits no trace: which of its metadata keys no trace has, and which there are."""
+    wanted = [
+        entry.key
+        for entry in (condition.metadata if condition is not None else ())
+        if entry.exists or entry.WhichOneof("condition") == "equals"
+    ]
+    if not wanted:
+        return
+    traces = list(islice(client.trace_store.list_traces(page_size=_TRACES_READ), _TRACES_READ))
+    known = sorted({key for trace in traces for key in trace.metadata})
+    among = "trace" if len(traces) < _TRACES_READ else f"one of the newest {_TRACES_READ} traces"
+    for key in dict.fromkeys(wanted):
+        if traces and key not in known:
+            near = _near(key, known)
+            there = ", ".join(map(repr, (near or known)[:_KEYS_TOLD])) or "none"
+            which = "near it" if near else "their keys"
+            session.notify(f"--where: no {among} has the metadata key {key!r}; {which}: {there}")
+
+
+def _near(key: str, known: Sequence[str]) -> list[str]:
+    """Keys that differ from ``key`` by case or punctuation, or by a few characters."""
+    plain = {other: re.sub(r"\W|_", "", other.casefold()) for other in known}
+    asked = re.sub(r"\W|_", "", key.casefold())
+    same = [other for other, bare in plain.items() if bare == asked]
+    close = difflib.get_close_matches(asked, plain.values())
+    return same or [other for other in known if plain[other] in close]
 
 
 def checkpoint_name(session: Session, client: Client, given: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -20,7 +19,7 @@ from tunix_rt.cli.comparisons import print_comparison
 from tunix_rt.cli.deleting import ForceOption, YesOption, confirm, kept_of
 from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.options import FlipsOption
-from tunix_rt.cli.progress import LOSSES, STEPS, Bar, Reporter, StageBars, metrics_line
+from tunix_rt.cli.progress import STEPS, Bar, LossLine, Reporter, StageBars
 from tunix_rt.cli.session import Session
 from tunix_rt.loop import (
     STAGES,
@@ -275,7 +274,7 @@ class _MeasuringBars:
 
 
 def _amounts(stage: StagePlan) -> str:
-    told = ", ".join(f"{text.count(count)} {unit}" for unit, count in stage.amounts.items())
+    told = ", ".join(text.amount(count, unit) for unit, count in stage.amounts.items())
     return f"{_near(stage)} {told}" if stage.bounded and told else told
 
 
@@ -325,7 +324,7 @@ class _LoopView:
         self._clock = clock
         self._bars: StageBars | None = None
         self._begun = 0.0
-        self._losses: deque[float] = deque(maxlen=LOSSES)
+        self._losses = LossLine()
         self._detail = ""
 
     def show(self, event: LoopEvent) -> None:
@@ -345,8 +344,7 @@ class _LoopView:
         if self._bars is None:
             return
         if event.metrics is not None:
-            self._losses.append(event.metrics.loss)
-            self._detail = metrics_line(event.metrics, list(self._losses))
+            self._detail = self._losses.after(event.metrics)
         progress = v1.Progress(
             stage=event.message or label, completed=event.completed, total=event.total, unit=event.unit
         )

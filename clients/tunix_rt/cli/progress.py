@@ -255,14 +255,33 @@ def _told_enough(task: Task) -> bool:
 
 def _amount(completed: int, total: int | None, unit: str) -> str:
     if total:
-        return f"{completed:,}/{total:,} {unit}".rstrip()
-    return f"{completed:,} {unit}".rstrip() if completed or unit else ""
+        return f"{completed:,}/{text.amount(total, unit)}"
+    return text.amount(completed, unit) if completed or unit else ""
 
 
-LOSSES = 16
-"""How many of the last losses a sparkline shows."""
+_LOSSES = 16
 STEPS = "steps"
 """The unit of the stage that losses belong to."""
+
+
+class LossLine:
+    """Loss with a sparkline of the last ones, tokens per second and validation loss on one line."""
+
+    def __init__(self) -> None:
+        self._losses: deque[tuple[int, float]] = deque(maxlen=_LOSSES)
+
+    def after(self, metrics: v1.TrainingMetrics) -> str:
+        """The line after one more step; a job that went on from its checkpoint takes steps once more."""
+        while self._losses and self._losses[-1][0] >= metrics.step:
+            self._losses.pop()
+        self._losses.append((metrics.step, metrics.loss))
+        spark = text.sparkline([loss for _, loss in self._losses])
+        parts = [f"loss {metrics.loss:.4f} {spark}".rstrip()]
+        if metrics.tokens_per_second:
+            parts.append(f"{metrics.tokens_per_second:,.0f} tokens/s")
+        if metrics.HasField("validation_loss"):
+            parts.append(f"validation loss {metrics.validation_loss:.4f}")
+        return ", ".join(parts)
 
 
 class StageBars:
@@ -338,7 +357,7 @@ def training_progress(
 ) -> Callable[[v1.WatchTrainingJobResponse], None]:
     """What to call with each event of a training job. Log lines are shown with ``show_log`` only."""
     bars = StageBars(reporter, "training")
-    losses: deque[float] = deque(maxlen=LOSSES)
+    losses = LossLine()
     present = v1.Progress()
     detail = ""
     max_steps = 0
@@ -353,9 +372,8 @@ def training_progress(
                 _show_state(bars, present, v1.TrainingJob.State.Name(job.state), detail)
             case "metrics":
                 metrics = response.metrics
-                losses.append(metrics.loss)
-                detail = metrics_line(metrics, list(losses))
-                if len(losses) == 1 and present.unit != STEPS:
+                begins, detail = not detail, losses.after(metrics)
+                if begins and present.unit != STEPS:
                     # A fast job may be beyond its steps when its first state is read.
                     present.CopyFrom(v1.Progress(stage="training", total=max_steps, unit=STEPS))
                 if present.unit == STEPS:
@@ -366,16 +384,6 @@ def training_progress(
                 reporter.note(response.log_line)
 
     return event
-
-
-def metrics_line(metrics: v1.TrainingMetrics, losses: list[float]) -> str:
-    """Loss with a sparkline of the last ones, tokens per second and validation loss on one line."""
-    parts = [f"loss {metrics.loss:.4f} {text.sparkline(losses)}".rstrip()]
-    if metrics.tokens_per_second:
-        parts.append(f"{metrics.tokens_per_second:,.0f} tokens/s")
-    if metrics.HasField("validation_loss"):
-        parts.append(f"validation loss {metrics.validation_loss:.4f}")
-    return ", ".join(parts)
 
 
 def _show_state(bars: StageBars, progress: v1.Progress, state: str, detail: str = "") -> None:

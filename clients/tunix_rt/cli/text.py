@@ -71,6 +71,11 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
+def amount(number: int, units: str) -> str:
+    """Such as `1 eval set` or `3 eval sets`, of a unit that is given in the plural."""
+    return f"{number:,} {units.removesuffix('s') if number == 1 else units}".rstrip()
+
+
 def percent(fraction: float) -> str:
     """Such as `24.5%`."""
     return f"{100 * fraction:.1f}%"

@@ -18,7 +18,7 @@ from tunix_rt.cli.documents import Extended, Lines, as_document
 from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.filter_options import FilterOptions
 from tunix_rt.cli.labels import sort_option
-from tunix_rt.cli.lookup import completes, named
+from tunix_rt.cli.lookup import completes, named, say_unknown_keys
 from tunix_rt.cli.options import LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.trace_lines import ConversationLine, TraceLine
@@ -76,6 +76,7 @@ class _Listing:
         self._order_by = order_by
         self._limit = limit
         self.next_page_token = page_token
+        self.is_empty = True
 
     def __iter__(self) -> Iterator[v1.Trace]:
         left = self._limit
@@ -88,6 +89,7 @@ class _Listing:
             ).pages()
             page = next(pages)
             self.next_page_token = page.next_page_token
+            self.is_empty = self.is_empty and not page.traces
             yield from page.traces
             left -= len(page.traces)
             if not self.next_page_token:
@@ -128,6 +130,8 @@ def list_(
             rows = _table(list(found))
             filtered = condition is not None and bool(condition.ByteSize())
             tables.print_table(session.out, rows, tables.none_of("no traces", filtered=filtered))
+        if found.is_empty:
+            say_unknown_keys(session, client, condition)
         if found.next_page_token:
             session.notify("there are more", next_page_token=found.next_page_token)
 
@@ -425,6 +429,8 @@ def export(
                     bar.update(written)
         bar.update(written)
         bar.finish()
+        if not written:
+            say_unknown_keys(session, client, condition)
     if to_stdout:
         return
     if session.as_json:

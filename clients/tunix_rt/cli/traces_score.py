@@ -23,7 +23,7 @@ from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.documents import as_document
 from tunix_rt.cli.filter_options import FilterOptions
-from tunix_rt.cli.lookup import completes, named
+from tunix_rt.cli.lookup import completes, named, say_unknown_keys
 from tunix_rt.cli.options import short_name, trace_name
 from tunix_rt.cli.progress import Bar
 from tunix_rt.cli.session import Session
@@ -128,6 +128,8 @@ def _score_many(session: Session, condition: v1.TraceFilter | None, criteria: Se
         else:
             summaries = _summaries(scores)
         bar.finish()
+        if not run.done:
+            say_unknown_keys(session, client, condition)
     if not session.as_json:
         rows = tables.table("CRITERION", ">TRACES", ">MEAN", ">LOWEST", ">HIGHEST")
         for criterion in criteria:
@@ -174,7 +176,7 @@ class _Run:
         self._client = client
         self._criteria = criteria
         self._bar = bar
-        self._done = 0
+        self.done = 0
         self.without_reference = 0
 
     def scores(self, names: Iterable[str]) -> Iterator[v1.TraceScore]:
@@ -194,8 +196,8 @@ class _Run:
 
     def _take(self, future: Future[list[v1.BatchScoreTracesResult]]) -> Iterator[v1.TraceScore]:
         results = future.result()
-        self._done += len(results)
-        self._bar.update(self._done)
+        self.done += len(results)
+        self._bar.update(self.done)
         for result in results:
             self.without_reference += result.reason == _NO_REFERENCE
             yield from result.scores

@@ -102,7 +102,7 @@ def _spec_facts(spec: v1.TrainingSpec) -> list[tuple[str, str]]:
         ),
         (
             "batches",
-            f"{spec.rows_per_batch} rows of {spec.max_length} tokens, "
+            f"{text.counted(spec.rows_per_batch, 'row')} of {spec.max_length} tokens, "
             f"{f'in {microbatches} microbatches, ' if microbatches > 1 else ''}"
             f"{'packed, ' if spec.packing else ''}"
             f"{text.enum_label(v1.Dtype.Name(spec.dtype), 'DTYPE_')}, seed {spec.seed}",

@@ -242,7 +242,7 @@ class Loop:
                 "eval_set",
                 "skipped" if there else "finished",
                 resource=stored.name,
-                message=f"{stored.item_count:,} items",
+                message=f"{stored.item_count:,} item{'' if stored.item_count == 1 else 's'}",
             )
         return stored
 
@@ -389,4 +389,5 @@ def _noticed(dataset: v1.Dataset) -> str:
 
 
 def _told(result: ImportResult) -> str:
-    return f"{result.read:,} traces: {result.created:,} stored, {result.skipped:,} there already"
+    read = f"{result.read:,} trace{'' if result.read == 1 else 's'}"
+    return f"{read}: {result.created:,} stored, {result.skipped:,} there already"

@@ -152,8 +152,8 @@ def changed(content: ComparisonContent) -> str:
     """How many items went which way."""
     overall = content.overall
     if most_samples(content) > 1:
-        return f"{overall.gained_count} items are better on average, {overall.lost_count} worse"
-    return f"{overall.gained_count} items went right, {overall.lost_count} went wrong"
+        return f"{many(overall.gained_count, 'item')} better on average, {overall.lost_count} worse"
+    return f"{many(overall.gained_count, 'item')} went right, {overall.lost_count} went wrong"
 
 
 def left_out(count: int, name: str, *, regressed: bool) -> str:

@@ -12,6 +12,7 @@ from tunix_rt import v1
 from tunix_rt.cli.progress import (
     LineReporter,
     LiveReporter,
+    LossLine,
     Reporter,
     dataset_progress,
     evaluation_progress,
@@ -129,6 +130,13 @@ def test_training_shows_losses_and_tokens(lines: LineReporter, sink: io.StringIO
         "compiled in 9 s",
         "training: 3/3 steps loss 0.5000 █▃▁, validation loss 0.7000, 22 s",
     ]
+
+
+def test_a_job_that_goes_on_from_its_checkpoint_shows_each_step_once() -> None:
+    line = LossLine()
+    for step, loss in ((1, 8.0), (2, 4.0), (3, 4.0), (2, 2.0), (3, 1.0)):
+        shown = line.after(v1.TrainingMetrics(step=step, loss=loss))
+    assert shown == "loss 1.0000 █▂▁"
 
 
 def test_a_job_that_is_beyond_its_steps_shows_its_losses(lines: LineReporter, sink: io.StringIO) -> None:

@@ -80,3 +80,16 @@ def test_digests_and_enums_are_shortened() -> None:
 def test_a_command_needs_an_example() -> None:
     with pytest.raises(ValueError, match="at least one example"):
         text.examples()
+
+
+@pytest.mark.parametrize(
+    ("number", "units", "told"),
+    [
+        (1, "eval sets", "1 eval set"),
+        (0, "items", "0 items"),
+        (2_000, "rows", "2,000 rows"),
+        (1, "MiB", "1 MiB"),
+    ],
+)
+def test_one_of_something_is_no_plural(number: int, units: str, told: str) -> None:
+    assert text.amount(number, units) == told
