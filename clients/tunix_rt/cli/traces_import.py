@@ -368,7 +368,9 @@ class BadLines:
             self._read += 1
             fits = self._kept + len(record.line) <= _KEPT_BYTES
             self._kept += len(record.line) if fits else 0
-            self._waiting.append((self._read, record.number, record.line if fits else None))
+            # A conversation of many lines has none of its own.
+            line = record.line if fits and record.line else None
+            self._waiting.append((self._read, record.number, line))
             yield record.trace
 
     def refused(self, refused: RefusedTrace) -> None:

@@ -89,7 +89,7 @@ def _decompressed(file: Any, name: str) -> IO[bytes]:
     if head.startswith(_GZIP):
         return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
     if head.startswith(_ZSTD):
-        return io.BufferedReader(_ZstdReader(file, _zstandard(name)), _BUFFER)
+        return io.BufferedReader(_ZstdReader(file, import_zstandard(name)), _BUFFER)
     if head == PARQUET:
         by_name = file.seekable() and name != _STDIN
         raise FormatError(0, _PARQUET_NAMED if by_name else PARQUET_PIPED, file=name)
@@ -97,7 +97,8 @@ def _decompressed(file: Any, name: str) -> IO[bytes]:
     return plain
 
 
-def _zstandard(name: str) -> Any:
+def import_zstandard(name: str) -> Any:
+    """The package that reads Zstandard; raises FormatError about the file ``name`` where it is missing."""
     try:
         import zstandard
     except ImportError:
@@ -158,7 +159,7 @@ def compressing(stream: IO[bytes], path: str | os.PathLike[str]) -> Iterator[IO[
         with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed:
             yield cast("IO[bytes]", packed)
     elif suffix == ".zst":
-        zstandard = _zstandard(os.fspath(path))
+        zstandard = import_zstandard(os.fspath(path))
         with zstandard.ZstdCompressor().stream_writer(stream, closefd=False) as packed:
             yield packed
     else:

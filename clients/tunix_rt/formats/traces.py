@@ -19,6 +19,7 @@ from tunix_rt.formats.delimited import DELIMITERS, table_format
 from tunix_rt.formats.documents import documents_of, looked_at
 from tunix_rt.formats.kinds import hint_for_traces
 from tunix_rt.formats.lines import MAX_LINE_BYTES, keys_of, plain_of, read_failures
+from tunix_rt.formats.logs import LOG_FORMATS
 from tunix_rt.formats.pairs import Pairs
 from tunix_rt.formats.parquet import is_parquet, read_rows
 from tunix_rt.formats.reading import (
@@ -34,7 +35,22 @@ from tunix_rt.formats.reading import (
 from tunix_rt.formats.rows import dataset, gsm8k, native
 
 TraceFormat: TypeAlias = Literal[
-    "auto", "native", "gsm8k", "chat", "dataset", "parquet", "csv", "tsv", "prompt-completion"
+    "auto",
+    "native",
+    "gsm8k",
+    "chat",
+    "dataset",
+    "parquet",
+    "csv",
+    "tsv",
+    "prompt-completion",
+    "inspect",
+    "claude-code",
+    "codex",
+    "atif",
+    "otlp",
+    "phoenix",
+    "langfuse",
 ]
 
 _PAIRS: Final = "prompt-completion"
@@ -63,7 +79,7 @@ LINE_FORMATS: Final = (
 )
 """The forms of lines; the first that fits the keys of a line counts."""
 
-FILE_FORMATS: Final[tuple[FileFormat, ...]] = ()
+FILE_FORMATS: Final[tuple[FileFormat, ...]] = LOG_FORMATS
 """The forms of whole files; they are looked for before those of lines."""
 
 _BAD_LINE: Final = {"line", "error", "text"}

@@ -1,0 +1,156 @@
+"""Logs of agents and of model calls: which form a file has, and its conversations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+import ijson
+
+from tunix_rt import v1
+from tunix_rt.errors import FormatError
+from tunix_rt.formats import inspect_logs
+from tunix_rt.formats.atif import atif, is_atif
+from tunix_rt.formats.claude_code import claude_code, is_claude_code
+from tunix_rt.formats.codex import codex, is_codex
+from tunix_rt.formats.lines import check_encoding, lines_of, without_marks
+from tunix_rt.formats.reading import FileFormat, OpenFile, Reading, Record
+from tunix_rt.formats.span_files import is_langfuse, is_otlp, is_phoenix, span_records
+
+# A document that is broken over lines is read as a whole.
+_MOST_BYTES: Final = 256 * 1024 * 1024
+
+Rows = Iterable[tuple[int, dict[str, Any]]]
+Sessions = Callable[[Rows, str, Reading], Iterator[tuple[int, "v1.Trace | FormatError"]]]
+
+
+def _row(head: bytes) -> dict[str, Any]:
+    """The object on the first line of a file; empty if there is none."""
+    first = without_marks(head.lstrip()).lstrip().partition(b"\n")[0]
+    try:
+        found = json.loads(first)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _keys(head: bytes) -> dict[str, Any]:
+    """The keys of a file's first object, as far as its beginning has them; values that are no text are None.
+
+    The first object is that of the first line, of an array, or of the page of an API's answer.
+    """
+    if row := _row(head):
+        inner = next((row[key] for key in ("data", "spans") if isinstance(row.get(key), list)), None)
+        return inner[0] if inner and isinstance(inner[0], dict) else row
+    found: dict[str, Any] = {}
+    try:
+        for prefix, event, value in ijson.parse(without_marks(head.lstrip())):
+            outer, _, key = prefix.rpartition(".")
+            if event == "map_key" and prefix in ("", "item", "data.item", "spans.item"):
+                found.setdefault(value)
+            elif event == "string" and outer in ("", "item", "data.item", "spans.item"):
+                found[key] = value
+    except (ijson.JSONError, UnicodeDecodeError):
+        pass
+    return found
+
+
+def _lines(file: OpenFile, reading: Reading) -> tuple[list[tuple[int, dict[str, Any]]], list[Record]]:
+    """The objects on the lines of a file, and the lines that hold none; a cut off last line is counted."""
+    rows: list[tuple[int, dict[str, Any]]] = []
+    bad: list[Record] = []
+    for number, line in lines_of(file.stream, file.name):
+        try:
+            found = json.loads(line)
+            problem = "" if isinstance(found, dict) else "expected a JSON object, {...}"
+        except (ValueError, RecursionError) as error:
+            found, problem = None, f"not JSON: {error}"
+        if problem:
+            bad.append(Record(number, line, None, FormatError(number, problem, file=file.name)))
+        else:
+            rows.append((number, found))
+    if bad and (not rows or bad[-1].number > rows[-1][0]):
+        # Programs write the line and its end at once: what is not whole is still being written.
+        bad.pop()
+        reading.lossy.add("last line", "cut off (is the file still being written?) and left out")
+    return rows, bad
+
+
+def _sessions(read: Sessions, file: OpenFile, reading: Reading) -> Iterator[Record]:
+    """The sessions of a file of JSON lines. Wrong lines come first: a session may lack what they say."""
+    rows, bad = _lines(file, reading)
+    yield from bad
+    for number, found in read(rows, file.name, reading):
+        if isinstance(found, FormatError):
+            yield Record(number, b"", None, found)
+        else:
+            yield Record(number, b"", found, None)
+
+
+def _documents(file: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file: one a line, an array, or one that is broken over lines.
+
+    Raises FormatError for what is no JSON.
+    """
+    check_encoding(file.head, file.name)
+    beginning = without_marks(file.head.lstrip()).lstrip()
+    number = 0
+    try:
+        if beginning.startswith(b"["):
+            for number, entry in enumerate(ijson.items(file.stream, "item", use_float=True), 1):
+                if isinstance(entry, dict):
+                    yield number, entry
+        elif _row(file.head):
+            for number, line in lines_of(file.stream, file.name):
+                yield number, _object(json.loads(line))
+        else:
+            data = file.stream.read(_MOST_BYTES + 1)
+            if len(data) > _MOST_BYTES:
+                raise FormatError(0, f"is longer than {_MOST_BYTES:,} bytes", file=file.name)
+            yield 1, _object(json.loads(without_marks(data.lstrip())))
+    except (ValueError, RecursionError, ijson.JSONError) as error:
+        told = (str(error).strip().splitlines() or ["cannot be read"])[0]
+        raise FormatError(number, f"not JSON: {told[:200]}", file=file.name) from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _trajectories(file: OpenFile, reading: Reading) -> Iterator[Record]:
+    for number, document in _documents(file):
+        try:
+            trace = atif(document, number, file.name, reading)
+        except FormatError as error:
+            yield Record(number, b"", None, error)
+        else:
+            yield Record(number, b"", trace, None)
+
+
+def _spans(file: OpenFile, reading: Reading) -> Iterator[Record]:
+    return span_records(_documents(file), file.name, reading)
+
+
+def _fits(is_one: Callable[[Mapping[str, Any]], bool], look: Callable[[bytes], Mapping[str, Any]]) -> Any:
+    return lambda file: is_one(look(file.head))
+
+
+def _is_inspect(file: OpenFile) -> bool:
+    if file.head.startswith(inspect_logs.ZIP):
+        # Of other archives it is said what they are.
+        return file.path.endswith(".eval") or any(name in file.head for name in inspect_logs.NAMES)
+    return {"version", "status", "eval"} <= _keys(file.head).keys()
+
+
+LOG_FORMATS: Final = (
+    FileFormat("inspect", _is_inspect, inspect_logs.read_log),
+    FileFormat("claude-code", _fits(is_claude_code, _row), partial(_sessions, claude_code)),
+    FileFormat("codex", _fits(is_codex, _row), partial(_sessions, codex)),
+    FileFormat("atif", _fits(is_atif, _keys), _trajectories),
+    FileFormat("otlp", _fits(is_otlp, _keys), _spans),
+    FileFormat("phoenix", _fits(is_phoenix, _keys), _spans),
+    FileFormat("langfuse", _fits(is_langfuse, _keys), _spans),
+)
+"""The forms of logs, in the order in which they are looked for."""
