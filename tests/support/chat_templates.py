@@ -12,6 +12,7 @@ _TOKENS: Final = {
     "r1_like": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
     "qwen3_like": ("", "<|im_end|>"),
     "llama3_like": ("<|begin_of_text|>", "<|eot_id|>"),
+    "marked_like": ("", "<|im_end|>"),
 }
 
 REPLY_FRAMES: Final = {

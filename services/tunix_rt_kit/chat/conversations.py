@@ -175,6 +175,9 @@ class ConversationRenderer:
                     f"{name} holds {found[0]!r}, a control text",
                     {"control_text": found[0], "field": name},
                 )
+        blank = [turn for turn in conversation.learned if _is_blank(conversation.messages[turn])]
+        if blank:
+            return _lost([f"messages[{turn}].content" for turn in blank])
         return _Row(conversation, full, len(full) - len(conversation.messages))
 
     def _rendered(self, rows: Sequence[_Row]) -> list[dict[_Wanted, Rendered] | InvalidArgument]:
@@ -290,23 +293,15 @@ class ConversationRenderer:
             else:
                 lost = self._lost(found, asked[index], replies[index])
             if lost:
-                named = [_named(label, found.row.added) for label in lost]
-                yield Unrendered(
-                    "TARGET_LOST",
-                    f"the rendering does not hold {', '.join(named)} as the conversation does",
-                    {"lost": named},
-                )
+                yield _lost([_named(label, found.row.added) for label in lost])
             else:
                 yield tuple(example.conversation(found.row.added) for example in found.examples)
 
     def _trimmed(self, row: _Row) -> list[str]:
         """What a built-in template leaves out of plain texts."""
         texts = {turn: row.messages[turn].content for turn in row.learned}
-        return [
-            f"messages[{turn}].content"
-            for turn, text in texts.items()
-            if not text.strip() or (self._template.trims and text != text.strip())
-        ]
+        trims = self._template.trims
+        return [f"messages[{turn}].content" for turn, text in texts.items() if trims and text != text.strip()]
 
     def _lost(self, found: _Examples, parts: Parts, hidden: list[Rendered] | InvalidArgument) -> list[str]:
         if parts.inexact:
@@ -366,6 +361,16 @@ class _Examples:
 
 def _unrendered(error: InvalidArgument) -> Unrendered:
     return Unrendered(error.reason, error.message)
+
+
+def _lost(fields: list[str]) -> Unrendered:
+    told = f"the rendering does not hold {', '.join(fields)} as the conversation does"
+    return Unrendered("TARGET_LOST", told, {"lost": fields})
+
+
+def _is_blank(message: Message) -> bool:
+    """Whether there is nothing in the message to learn but the end of the turn."""
+    return not (message.tool_calls or message.reasoning.strip() or message.content.strip())
 
 
 def _named(label: str, added: int) -> str:

@@ -20,6 +20,7 @@ from tunix_rt_kit.loss_mask import (
     SplitSupervision,
     TokenExample,
     pack,
+    parse_example,
 )
 
 END = 2
@@ -113,7 +114,20 @@ def test_lines_are_read_in_batches_and_progress_is_told() -> None:
     assert found.end_unsupervised.row_count == 0
 
 
-@pytest.mark.parametrize("wrong", [b"{", b"[]", b'{"id": "a", "prompt": "b"}', b'{"id": 1}'])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"{",
+        b"[]",
+        b'{"id": "a", "prompt": "b"}',
+        b'{"id": 1}',
+        b'{"id": 1, "segments": []}',
+        b'{"id": "a", "segments": [{"text": "b"}]}',
+        b'{"id": "a", "segments": [{"text": "b", "learned": 1}]}',
+        b'{"id": "a", "segments": {"text": "b"}}',
+        b'{"id": "a", "segments": null}',
+    ],
+)
 def test_a_line_that_is_no_example_is_named(wrong: bytes) -> None:
     audit = SplitAudit("train", max_length=8, end_id=END)
     with pytest.raises(DataLoss, match=r"train\.jsonl, line 2: expected a JSON object"):
@@ -144,3 +158,67 @@ def test_rows_whose_tokens_say_something_else_are_named(
     for name, named in (("target_lost", found.target_lost), ("special_token", found.special_token)):
         assert named.example_row_ids == (("row",) if fault == name else ())
         assert named.row_count == len(named.example_row_ids)
+
+
+def segments(*texts: str) -> dict[str, object]:
+    """A conversation of which every second text is learned."""
+    parts = [{"text": text, "learned": number % 2 == 1} for number, text in enumerate(texts)]
+    return {"id": "row", "metadata": {}, "segments": parts}
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        (segments("!a!", "b!", "!c!", "d!"), None),
+        (segments("!a!", "b!", "!c!d!e!", "d!", "!f!"), None),
+        (segments("!a!", "b!", "!c!", "D!"), "target_lost"),
+        (segments("!a!", "b!", "!c!", " !"), "target_lost"),
+        (segments("!a!", "B!", "!c!", "d!"), "target_lost"),
+    ],
+)
+def test_each_segment_that_is_learned_must_be_what_it_says(row: dict[str, object], fault: str | None) -> None:
+    example = parse_example(json.dumps(row), "train.jsonl", 1)
+    (found,) = ENCODER.encode([example])
+    assert found.fault == fault
+    text = "".join(segment.text for segment in example.segments).lower()
+    assert "".join(map(chr, found.ids)) == text
+    taught = [segment.text.lower() for segment in example.segments if segment.learned]
+    assert ["".join(map(chr, found.ids[first:behind])) for first, behind in found.learned] == taught
+
+
+class Shouting(Characters):
+    """Reads two question marks as the special token."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return super().encode_batch([text.replace("??", "!") for text in texts])
+
+
+@pytest.mark.parametrize("before", ["!a??!", "!a!??b!"])
+def test_a_special_token_that_no_text_names_is_a_fault(before: str) -> None:
+    example = parse_example(json.dumps(segments("!a!", "b!", before, "d!")), "train.jsonl", 1)
+    encoder = ExampleEncoder(Shouting(), Frame(opening="!", between="!", before="", closing="!"))
+    (found,) = encoder.encode([example])
+    assert found.fault == "special_token"
+
+
+@pytest.mark.parametrize(
+    ("max_length", "unsupervised", "end_unsupervised"),
+    [(10, 0, 0), (9, 0, 1), (5, 0, 1), (4, 0, 1), (3, 1, 1)],
+)
+def test_the_end_of_each_turn_must_be_learned(
+    max_length: int, unsupervised: int, end_unsupervised: int
+) -> None:
+    example = parse_example(json.dumps(segments("!a!", "b!", "!c!", "d!")), "train.jsonl", 1)
+    audit = SplitAudit("train", max_length=max_length, end_id=ord("!"))
+    audit.add(ENCODER.encode([example]))
+    found = audit.result([])
+    assert (found.token_count, found.supervised_token_count) == (10, 4)
+    assert found.unsupervised.row_count == unsupervised
+    assert found.end_unsupervised.row_count == end_unsupervised
+
+
+def test_a_first_token_is_learned_by_nobody() -> None:
+    row = TokenExample("a", (3, 4, 5, 6), ((0, 1), (1, 2), (3, 4)))
+    assert row.supervised == ((1, 2), (3, 4))
+    assert row.supervised_tokens == 2
+    assert not row.ends_learned(3)
