@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from tunix_rt import v1
 from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, NearestRows, StoredAudit
 from tunix_rt_exporter.datasets.model import (
+    CONVERSATION_EXAMPLE,
     FORMATS,
     MODEL_ANSWERS_SOURCE,
     BuildResult,
@@ -24,7 +25,6 @@ from tunix_rt_exporter.datasets.model import (
     SplitFiles,
     SplitGroup,
     TraceUse,
-    content_text,
 )
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.convert import from_message, plain_struct, template_message, to_message
@@ -48,6 +48,8 @@ def spec_fields(spec: v1.DatasetSpec) -> dict[str, Any]:
         raise _invalid("spec.split_group.prompt", "is false; true would be right")
     _check_known(v1.UnwritableRows, spec.unwritable_rows, "spec.unwritable_rows")
     _check_known(v1.ModelAnswers, spec.model_answers, "spec.model_answers")
+    _check_known(v1.TrainOn, spec.train_on, "spec.train_on")
+    _check_known(v1.ChangedHistory, spec.changed_history, "spec.changed_history")
     fields = from_message(spec, DatasetSpec) | special
     if "reasoning_style" in fields:
         fields["reasoning_style"] = fields["reasoning_style"].replace("_", "-")
@@ -88,19 +90,13 @@ def source_trace(trace: v1.Trace) -> SourceTrace:
 
 
 def _source_conversation(trace: v1.Trace, digest: bytes, metadata: dict[str, Any]) -> SourceTrace:
-    messages = [_message_fields(message) for message in trace.messages]
-    asked = [content_text(message) for message in messages if message["role"] == "user"]
-    replies = (content_text(message) for message in reversed(messages) if message["role"] == "assistant")
-    return SourceTrace(
+    return SourceTrace.conversation(
+        [_message_fields(message) for message in trace.messages],
+        [tool.definition_text for tool in trace.tools],
         sequence=trace.sequence,
         digest=digest,
-        prompt="\n".join(asked),
-        steps=[],
-        final_answer=next(replies, ""),
         metadata=metadata,
         source=trace.source,
-        messages=messages,
-        tools=[tool.definition_text for tool in trace.tools],
     )
 
 
@@ -223,7 +219,8 @@ def _notice_message(notice: Notice) -> v1.DatasetNotice:
 def _split_message(split: SplitFiles) -> v1.DatasetSplit:
     files = [
         v1.DatasetFile(format=_format_number(kind), file=to_message(split.files[kind], v1.ArtifactFile))
-        for kind in FORMATS
+        for kind in (*FORMATS, CONVERSATION_EXAMPLE)
+        if kind in split.files
     ]
     return to_message(split, v1.DatasetSplit, files=files)
 

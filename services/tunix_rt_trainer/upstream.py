@@ -57,8 +57,7 @@ class ExporterDatasets:
             splits={
                 split.split: SplitFile(digest=file.file.digest, row_count=split.row_count)
                 for split in dataset.splits
-                for file in split.files
-                if file.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE
+                if (file := _examples(split)) is not None
             },
         )
 
@@ -94,6 +93,13 @@ class ExporterDatasets:
             )
             for split in last.audit.splits
         }
+
+
+def _examples(split: v1.DatasetSplit) -> v1.DatasetFile | None:
+    """The file that is learned: where there are conversations, the one that says which turns of them are."""
+    files = {file.format: file for file in split.files}
+    examples = files.get(v1.DATASET_FORMAT_TRAINING_EXAMPLE)
+    return files.get(v1.DATASET_FORMAT_CONVERSATION_EXAMPLE, examples)
 
 
 def _found(rows: v1.AuditedRows) -> FoundRows:

@@ -17,7 +17,7 @@ from tunix_rt.cli.documents import Lines
 from tunix_rt.cli.lookup import named
 from tunix_rt.cli.options import DatasetFormat, dataset_name
 from tunix_rt.cli.session import Session
-from tunix_rt.cli.trace_lines import StepLine
+from tunix_rt.cli.trace_lines import StepLine, TurnLine
 
 _Id = Annotated[str, "Content digest of its trace: 64 hex digits."]
 _Metadata = Annotated[dict[str, Any], "Free-form facts of its trace."]
@@ -29,7 +29,7 @@ class DroppedRowLine(TypedDict):
     id: _Id
     stage: Annotated[
         str,
-        "What left it out: unrenderable, model_answer, conversation, target_lost, contaminated, selection, "
+        "What left it out: unrenderable, target_lost, model_answer, unmarked, contaminated, selection, "
         "duplicate, near_duplicate or split_conflict.",
     ]
     kept: NotRequired[Annotated[str, "The id of the row that stays instead of it."]]
@@ -60,6 +60,21 @@ class TunixSftLine(TypedDict):
     metadata: _Metadata
 
 
+class SegmentLine(TypedDict):
+    """A part of the text of a training example."""
+
+    text: Annotated[str, "The text."]
+    learned: Annotated[bool, "Whether the model learns it."]
+
+
+class ConversationExampleLine(TypedDict):
+    """A training example in the format `conversation_example`."""
+
+    id: Annotated[str, "Its row's id; `ID:NUMBER` of one of several, for the turn of that number."]
+    segments: Annotated[list[SegmentLine], "The parts of its text, in order."]
+    metadata: _Metadata
+
+
 class DatasetTraceLine(TypedDict):
     """A row of a dataset in the format `trace`."""
 
@@ -70,11 +85,39 @@ class DatasetTraceLine(TypedDict):
     metadata: _Metadata
 
 
-class ChatMessageLine(TypedDict):
-    """A message of a chat."""
+class DatasetConversationLine(TypedDict):
+    """A conversation that is a row of a dataset, in the format `trace`."""
 
-    role: Annotated[str, "Who says it: system, user or assistant."]
+    id: _Id
+    messages: Annotated[list[TurnLine], "The turns, in order."]
+    tools: Annotated[list[str], "Definitions of the tools that the model was offered, each a text."]
+    metadata: _Metadata
+
+
+class ChatFunctionLine(TypedDict):
+    """What is called in a chat."""
+
+    name: Annotated[str, "The tool's name."]
+    arguments: Annotated[dict[str, Any] | str, "The arguments; a text where they are no JSON object."]
+
+
+class ChatCallLine(TypedDict):
+    """A call of a tool in a chat."""
+
+    id: NotRequired[Annotated[str, "Names the call."]]
+    type: Annotated[str, "function."]
+    function: Annotated[ChatFunctionLine, "The tool, and its arguments."]
+
+
+class ChatMessageLine(TypedDict):
+    """A message of a chat. All but the first two are in conversations alone."""
+
+    role: Annotated[str, "Who says it: system, developer, user, assistant or tool."]
     content: Annotated[str, "What is said."]
+    reasoning_content: NotRequired[Annotated[str, "What the assistant thought before it spoke."]]
+    tool_calls: NotRequired[Annotated[list[ChatCallLine], "The calls that the assistant makes."]]
+    tool_call_id: NotRequired[Annotated[str, "The call that a tool's message answers."]]
+    name: NotRequired[Annotated[str, "Name of the speaker, or of the tool."]]
 
 
 class ChatLine(TypedDict):
@@ -82,6 +125,9 @@ class ChatLine(TypedDict):
 
     id: _Id
     messages: Annotated[list[ChatMessageLine], "The messages, in order."]
+    tools: NotRequired[
+        Annotated[list[dict[str, Any]], "Of a conversation, definitions of the tools that were offered."]
+    ]
     metadata: _Metadata
 
 
@@ -128,7 +174,9 @@ class DownloadedFile(TypedDict):
         Lines(TrainingExampleLine),
         Lines(TunixSftLine),
         Lines(DatasetTraceLine),
+        Lines(DatasetConversationLine),
         Lines(ChatLine),
+        Lines(ConversationExampleLine),
     ),
 )
 def export(

@@ -146,6 +146,22 @@ class DatasetOptions:
         ),
     ] = "drop"
 
+    train_on: Annotated[
+        Literal["all_assistants", "last_assistant", "marked"],
+        typer.Option(
+            "--train-on",
+            help="Which turns of the assistant a conversation teaches; marked: those that its trace marks.",
+        ),
+    ] = "all_assistants"
+    changed_history: Annotated[
+        Literal["each_turn", "refuse"],
+        typer.Option(
+            "--changed-history",
+            help="Conversations of which the template writes earlier turns in another way when one is added: "
+            "make each turn an example with what the model would have seen, or refuse the build.",
+        ),
+    ] = "each_turn"
+
     def spec(self, dataset: str, wanted: v1.TraceFilter | None) -> v1.DatasetSpec:
         """The spec without what comes from its base model; raises typer.BadParameter."""
         dataset_id, _, version = dataset.removeprefix("datasets/").partition("@")
@@ -173,6 +189,8 @@ class DatasetOptions:
                 "split_group": split_group(self.group_by, self.keep_apart),
                 "parent": dataset_name(self.parent) if self.parent else "",
                 "unwritable_rows": self.unwritable,
+                "train_on": self.train_on,
+                "changed_history": self.changed_history,
                 "model_answers": "keep" if self.model_answers else None,
             },
         )

@@ -33,7 +33,13 @@ _BUILTIN_TEMPLATES = ("gemma-it", "chatml", "llama-3")
 _TEMPLATE = "--template"
 
 DatasetFormat = Literal[
-    "trace", "tunix_sft", "training_example", "chat", "training_example_parquet", "chat_parquet"
+    "trace",
+    "tunix_sft",
+    "training_example",
+    "chat",
+    "training_example_parquet",
+    "chat_parquet",
+    "conversation_example",
 ]
 DTYPE_HELP = (
     "Type of weights and activations; auto: float32 where the host's processor has no bfloat16 instructions, "

@@ -90,6 +90,13 @@ class _DatasetRow(_Row):
     metadata: dict[str, Any] | None = None
 
 
+class _DatasetConversationRow(_Row):
+    id: str
+    messages: Messages
+    tools: Tools = []
+    metadata: dict[str, Any] | None = None
+
+
 class _Gsm8kRow(_Row):
     question: _LongText
     answer: str
@@ -123,11 +130,22 @@ def _conversation(document: dict[str, Any], line: bytes, number: int, file: str)
     if is_contract_form(document["messages"]):
         return _shown(document, line, number, file)
     row = parse_line(_ConversationRow, line, number, file)
+    return _conversation_of(row, line, number, file, trace_version=row.trace_version, source=row.source)
+
+
+def _conversation_of(
+    row: _ConversationRow | _DatasetConversationRow,
+    line: bytes,
+    number: int,
+    file: str,
+    trace_version: str = TRACE_VERSION,
+    source: str = "",
+) -> v1.Trace:
     trace = v1.Trace(
-        trace_version=row.trace_version,
+        trace_version=trace_version,
         messages=map(message_of, row.messages),
         tools=tools_of(row.tools),
-        source=row.source,
+        source=source,
         metadata=metadata_of(row.metadata, number, file),
     )
     return checked(trace, line, number, file)
@@ -152,6 +170,8 @@ def _shown(document: dict[str, Any], line: bytes, number: int, file: str) -> v1.
 
 def dataset(line: bytes, number: int, file: str) -> v1.Trace:
     """One row of a dataset in the trace format. Raises FormatError that names each wrong field."""
+    if b'"messages"' in line and "messages" in object_of(line, number, file):
+        return _conversation_of(parse_line(_DatasetConversationRow, line, number, file), line, number, file)
     row = parse_line(_DatasetRow, line, number, file)
     trace = v1.Trace(
         trace_version=TRACE_VERSION,

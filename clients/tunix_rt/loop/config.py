@@ -125,6 +125,8 @@ class DatasetConfig(Section):
     keep_apart: Similarity | None = None
     parent: str = ""
     unwritable_rows: Literal["drop", "refuse"] = "drop"
+    train_on: Literal["all_assistants", "last_assistant", "marked"] = "all_assistants"
+    changed_history: Literal["each_turn", "refuse"] = "each_turn"
     model_answers: bool = False
 
     @model_validator(mode="after")

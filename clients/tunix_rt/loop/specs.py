@@ -109,10 +109,20 @@ def dataset_spec(
             "split_group": split_group(config.group_by, config.keep_apart),
             "model_answers": "keep" if config.model_answers else None,
         }
-        | config.model_dump(
-            include={"version", "as_of", "seed", "reasoning_style", "parent", "unwritable_rows"}
-        ),
+        | config.model_dump(include=_SAME_NAMES),
     )
+
+
+_SAME_NAMES = {
+    "version",
+    "as_of",
+    "seed",
+    "reasoning_style",
+    "parent",
+    "unwritable_rows",
+    "train_on",
+    "changed_history",
+}
 
 
 def selection(latest: int | None, random: int | None) -> dict[str, int] | None:

@@ -100,6 +100,60 @@ REASONING_STYLE_ANSWER_ONLY: ReasoningStyle.ValueType  # 2
 """"Answer: ..." alone."""
 Global___ReasoningStyle: _TypeAlias = ReasoningStyle  # noqa: Y015
 
+class _TrainOn:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TrainOnEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrainOn.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRAIN_ON_UNSPECIFIED: _TrainOn.ValueType  # 0
+    """Same as TRAIN_ON_ALL_ASSISTANTS."""
+    TRAIN_ON_ALL_ASSISTANTS: _TrainOn.ValueType  # 1
+    """All of them."""
+    TRAIN_ON_LAST_ASSISTANT: _TrainOn.ValueType  # 2
+    """The last one."""
+    TRAIN_ON_MARKED: _TrainOn.ValueType  # 3
+    """Those whose message has TRAIN_YES. A conversation without one is dropped, as "unmarked"."""
+
+class TrainOn(_TrainOn, metaclass=_TrainOnEnumTypeWrapper):
+    """Which turns of the assistant a conversation teaches. Calls of tools are part of the turn that makes them; what a tool answers is never learned."""
+
+TRAIN_ON_UNSPECIFIED: TrainOn.ValueType  # 0
+"""Same as TRAIN_ON_ALL_ASSISTANTS."""
+TRAIN_ON_ALL_ASSISTANTS: TrainOn.ValueType  # 1
+"""All of them."""
+TRAIN_ON_LAST_ASSISTANT: TrainOn.ValueType  # 2
+"""The last one."""
+TRAIN_ON_MARKED: TrainOn.ValueType  # 3
+"""Those whose message has TRAIN_YES. A conversation without one is dropped, as "unmarked"."""
+Global___TrainOn: _TypeAlias = TrainOn  # noqa: Y015
+
+class _ChangedHistory:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangedHistoryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangedHistory.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGED_HISTORY_UNSPECIFIED: _ChangedHistory.ValueType  # 0
+    """Same as CHANGED_HISTORY_EACH_TURN."""
+    CHANGED_HISTORY_EACH_TURN: _ChangedHistory.ValueType  # 1
+    """Each turn that is learned is a training example of its own, with what the model would have seen."""
+    CHANGED_HISTORY_REFUSE: _ChangedHistory.ValueType  # 2
+    """The build fails with FAILED_PRECONDITION, reason CHAT_TEMPLATE_HISTORY, and names the first of them."""
+
+class ChangedHistory(_ChangedHistory, metaclass=_ChangedHistoryEnumTypeWrapper):
+    """What becomes of conversations of which the chat template writes an earlier turn in another way when one is added, as those do that leave out
+    earlier thoughts: no text of the whole conversation shows what the model would have seen.
+    """
+
+CHANGED_HISTORY_UNSPECIFIED: ChangedHistory.ValueType  # 0
+"""Same as CHANGED_HISTORY_EACH_TURN."""
+CHANGED_HISTORY_EACH_TURN: ChangedHistory.ValueType  # 1
+"""Each turn that is learned is a training example of its own, with what the model would have seen."""
+CHANGED_HISTORY_REFUSE: ChangedHistory.ValueType  # 2
+"""The build fails with FAILED_PRECONDITION, reason CHAT_TEMPLATE_HISTORY, and names the first of them."""
+Global___ChangedHistory: _TypeAlias = ChangedHistory  # noqa: Y015
+
 class _DatasetFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -109,19 +163,32 @@ class _DatasetFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dataset
     DATASET_FORMAT_UNSPECIFIED: _DatasetFormat.ValueType  # 0
     """Same as DATASET_FORMAT_TRACE."""
     DATASET_FORMAT_TRACE: _DatasetFormat.ValueType  # 1
-    """{id, prompts, trace_steps, final_answer, metadata}."""
+    """{id, prompts, trace_steps, final_answer, metadata}, or of a conversation {id, messages, tools, metadata}: `messages` as the command line
+    writes traces, from which nothing is lost, and `tools` as the texts of their definitions.
+    """
     DATASET_FORMAT_TUNIX_SFT: _DatasetFormat.ValueType  # 2
-    """{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns, in which nothing is trimmed."""
+    """{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns, in which nothing is trimmed. Of a
+    conversation it is the text by the spec's chat template, up to the end of the last turn that is learned.
+    """
     DATASET_FORMAT_TRAINING_EXAMPLE: _DatasetFormat.ValueType  # 3
-    """One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template."""
+    """One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template. Of a conversation
+    `response` is the last turn that is learned, and `prompt` all before it.
+    """
     DATASET_FORMAT_CHAT: _DatasetFormat.ValueType  # 4
     """{id, messages, metadata}, `messages` being a list of {role, content}, as trl and axolotl read it. A system instruction is the first message,
-    or, with the built-in template "gemma-it", which has no system turn, the beginning of the first user message.
+    or, with the built-in template "gemma-it", which has no system turn, the beginning of the first user message. Of
+    a conversation there are `tools` beside them, and messages may have `reasoning_content`, `tool_calls` (whose arguments are objects),
+    `tool_call_id` and `name`; the keys of arguments and tools stand in their own order.
     """
     DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET: _DatasetFormat.ValueType  # 5
     """DATASET_FORMAT_TRAINING_EXAMPLE as a Parquet file, in which metadata is a text: canonical JSON."""
     DATASET_FORMAT_CHAT_PARQUET: _DatasetFormat.ValueType  # 6
-    """DATASET_FORMAT_CHAT as a Parquet file, in which metadata is a text: canonical JSON."""
+    """DATASET_FORMAT_CHAT as a Parquet file, in which metadata is a text: canonical JSON. So are the arguments of tool calls and `tools`."""
+    DATASET_FORMAT_CONVERSATION_EXAMPLE: _DatasetFormat.ValueType  # 7
+    """{id, metadata, segments}: one training example, `segments` being the parts of its text, each {text, learned}. A conversation that is one example
+    for each turn is as many lines, whose ids are {row's id}:{number of the message, from 0}. Only in datasets with a conversation, which are
+    trained by it.
+    """
 
 class DatasetFormat(_DatasetFormat, metaclass=_DatasetFormatEnumTypeWrapper):
     """A format in which rows are written."""
@@ -129,19 +196,32 @@ class DatasetFormat(_DatasetFormat, metaclass=_DatasetFormatEnumTypeWrapper):
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat.ValueType  # 0
 """Same as DATASET_FORMAT_TRACE."""
 DATASET_FORMAT_TRACE: DatasetFormat.ValueType  # 1
-"""{id, prompts, trace_steps, final_answer, metadata}."""
+"""{id, prompts, trace_steps, final_answer, metadata}, or of a conversation {id, messages, tools, metadata}: `messages` as the command line
+writes traces, from which nothing is lost, and `tools` as the texts of their definitions.
+"""
 DATASET_FORMAT_TUNIX_SFT: DatasetFormat.ValueType  # 2
-"""{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns, in which nothing is trimmed."""
+"""{id, prompts, final_answer, metadata}, `prompts` being the whole text in Gemma-IT turns, in which nothing is trimmed. Of a
+conversation it is the text by the spec's chat template, up to the end of the last turn that is learned.
+"""
 DATASET_FORMAT_TRAINING_EXAMPLE: DatasetFormat.ValueType  # 3
-"""One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template."""
+"""One TrainingExample a row: {id, prompt, response, metadata}, rendered by the spec's chat template. Of a conversation
+`response` is the last turn that is learned, and `prompt` all before it.
+"""
 DATASET_FORMAT_CHAT: DatasetFormat.ValueType  # 4
 """{id, messages, metadata}, `messages` being a list of {role, content}, as trl and axolotl read it. A system instruction is the first message,
-or, with the built-in template "gemma-it", which has no system turn, the beginning of the first user message.
+or, with the built-in template "gemma-it", which has no system turn, the beginning of the first user message. Of
+a conversation there are `tools` beside them, and messages may have `reasoning_content`, `tool_calls` (whose arguments are objects),
+`tool_call_id` and `name`; the keys of arguments and tools stand in their own order.
 """
 DATASET_FORMAT_TRAINING_EXAMPLE_PARQUET: DatasetFormat.ValueType  # 5
 """DATASET_FORMAT_TRAINING_EXAMPLE as a Parquet file, in which metadata is a text: canonical JSON."""
 DATASET_FORMAT_CHAT_PARQUET: DatasetFormat.ValueType  # 6
-"""DATASET_FORMAT_CHAT as a Parquet file, in which metadata is a text: canonical JSON."""
+"""DATASET_FORMAT_CHAT as a Parquet file, in which metadata is a text: canonical JSON. So are the arguments of tool calls and `tools`."""
+DATASET_FORMAT_CONVERSATION_EXAMPLE: DatasetFormat.ValueType  # 7
+"""{id, metadata, segments}: one training example, `segments` being the parts of its text, each {text, learned}. A conversation that is one example
+for each turn is as many lines, whose ids are {row's id}:{number of the message, from 0}. Only in datasets with a conversation, which are
+trained by it.
+"""
 Global___DatasetFormat: _TypeAlias = DatasetFormat  # noqa: Y015
 
 @_typing.final
@@ -270,8 +350,9 @@ class Dataset(_message.Message):
     def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DroppedRows]:
         """How many rows each stage dropped: "duplicate", "near_duplicate", "contaminated", "unrenderable" (a text holds a control text of a chat
         template, or the template refuses it), "target_lost" (the template does not write the prompt, the reasoning or the answer as the trace has
-        it), "model_answer" (a model's answer in an evaluation), "conversation" (a conversation, which becomes no row yet),
-        "split_conflict" (a row of another split is too much like it), "selection".
+        it), "changed_history" (the template writes earlier turns in another way when one is added, see `DatasetSpec.changed_history`), "model_answer"
+        (a model's answer in an evaluation), "unmarked" (a conversation in which no turn is marked, see `DatasetSpec.train_on`), "split_conflict" (a
+        row of another split is too much like it), "selection".
         """
 
     @_builtins.property
@@ -535,6 +616,8 @@ class DatasetSpec(_message.Message):
     UNWRITABLE_ROWS_FIELD_NUMBER: _builtins.int
     MODEL_ANSWERS_FIELD_NUMBER: _builtins.int
     SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
+    TRAIN_ON_FIELD_NUMBER: _builtins.int
+    CHANGED_HISTORY_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset's name: 1-64 of a-z, 0-9, '-', '_', '.', beginning with a letter or digit."""
     version: _builtins.str
@@ -554,6 +637,10 @@ class DatasetSpec(_message.Message):
     """What becomes of rows that the chat template cannot write as they are."""
     model_answers: Global___ModelAnswers.ValueType
     """Whether models' answers become rows."""
+    train_on: Global___TrainOn.ValueType
+    """Which turns of the assistant a conversation teaches."""
+    changed_history: Global___ChangedHistory.ValueType
+    """What becomes of conversations of which the chat template writes earlier turns in another way when one is added."""
     @_builtins.property
     def filter(self) -> _trace_pb2.TraceFilter:
         """Which traces."""
@@ -612,10 +699,12 @@ class DatasetSpec(_message.Message):
         unwritable_rows: Global___UnwritableRows.ValueType = ...,
         model_answers: Global___ModelAnswers.ValueType = ...,
         special_tokens: _abc.Iterable[_builtins.str] | None = ...,
+        train_on: Global___TrainOn.ValueType = ...,
+        changed_history: Global___ChangedHistory.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "decontamination", b"decontamination", "deduplication", b"deduplication", "filter", b"filter", "selection", b"selection", "split_group", b"split_group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "model_answers", b"model_answers", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "special_tokens", b"special_tokens", "split_group", b"split_group", "splits", b"splits", "unwritable_rows", b"unwritable_rows", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "changed_history", b"changed_history", "chat_template", b"chat_template", "dataset_id", b"dataset_id", "decontamination", b"decontamination", "deduplication", b"deduplication", "eval_sets", b"eval_sets", "filter", b"filter", "model_answers", b"model_answers", "parent", b"parent", "reasoning_style", b"reasoning_style", "seed", b"seed", "selection", b"selection", "special_tokens", b"special_tokens", "split_group", b"split_group", "splits", b"splits", "train_on", b"train_on", "unwritable_rows", b"unwritable_rows", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -817,8 +906,9 @@ class DatasetSplit(_message.Message):
     """Its number of rows."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetFile]:
-        """Its files that the build wrote, in the formats trace, tunix_sft and training_example: JSON lines, UTF-8, one canonical JSON object a line. The
-        other formats are made of these by the first ReadDataset that asks for them, and then stay.
+        """Its files that the build wrote, in the formats trace, tunix_sft and training_example, and conversation_example if the dataset has a
+        conversation: JSON lines, UTF-8, one canonical JSON object a line. The other formats are made of these by the first ReadDataset that asks
+        for them, and then stay.
         """
 
     def __init__(
@@ -907,11 +997,11 @@ class DatasetStatistics(_message.Message):
     RESPONSE_CHARACTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def steps(self) -> Global___Distribution:
-        """Number of steps of a row."""
+        """Number of steps of a row; of a conversation, the turns that it teaches."""
 
     @_builtins.property
     def prompt_characters(self) -> Global___Distribution:
-        """Characters of the rendered prompt."""
+        """Characters of the rendered prompt; of a conversation, all that are not learned."""
 
     @_builtins.property
     def response_characters(self) -> Global___Distribution:

@@ -14,7 +14,14 @@ from typing import Any, Final, Protocol
 
 from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch
 from tunix_rt_exporter.datasets.derived import LockPerKey
-from tunix_rt_exporter.datasets.model import BuildResult, Dataset, Decontamination, EvalSetSource
+from tunix_rt_exporter.datasets.model import (
+    CONVERSATION_EXAMPLE,
+    BuildResult,
+    Dataset,
+    Decontamination,
+    EvalSetSource,
+    SourceTrace,
+)
 from tunix_rt_exporter.datasets.rows import stored_rows
 from tunix_rt_exporter.datasets.service import checked, naming
 from tunix_rt_exporter.datasets.word_runs import NearestTexts
@@ -203,10 +210,10 @@ class DatasetAudits:
             items = EvalIndex([self._eval_sets.prompts(eval_set)], rule.ngram_words)
         total, compared = sum(split.row_count for split in result.splits), 0
         for split, rows in stored_rows(self._artifacts, result):
-            matches = items.matches([_texts(row) for row in rows])
+            matches = items.matches([row.texts for row in rows], [row.questions for row in rows])
             compared += len(rows)
             found = [
-                ContaminatedRow(row["id"], split, match)
+                ContaminatedRow(row.digest.hex(), split, match)
                 for row, match in zip(rows, matches, strict=True)
                 if match is not None
             ]
@@ -256,11 +263,11 @@ class DatasetAudits:
         """What ``found`` finds in all rows of a split, and how many those are."""
         compared = 0
         for _, rows in stored_rows(self._artifacts, result, split):
-            found.add([row["prompts"] for row in rows], [row["id"] for row in rows], compared)
+            found.add([row.prompt for row in rows], [row.digest.hex() for row in rows], compared)
             compared += len(rows)
         return found.nearest(), compared
 
-    def _rows(self, result: BuildResult, split: str, numbers: set[int]) -> dict[int, dict[str, Any]]:
+    def _rows(self, result: BuildResult, split: str, numbers: set[int]) -> dict[int, SourceTrace]:
         """Rows of a split by their numbers."""
         rows = chain.from_iterable(batch for _, batch in stored_rows(self._artifacts, result, split))
         return {number: row for number, row in enumerate(rows) if number in numbers}
@@ -305,10 +312,12 @@ class DatasetAudits:
         for split in result.splits:
             audit = SplitAudit(split.split, max_length=question.max_length, end_id=end_id)
             audits.append(audit)
-            file = split.files["training_example"]
+            file = split.files.get(CONVERSATION_EXAMPLE) or split.files["training_example"]
             lines = self._artifacts.iter_lines(file.digest)
             for count in audit.read(lines, file.path, encoder):
-                yield from progress.of("counting tokens", done + count, total, "rows")
+                # A conversation may be several examples.
+                counted = done + min(count, split.row_count)
+                yield from progress.of("counting tokens", counted, total, "rows")
             done += split.row_count
         for number, audit in enumerate(audits):
             yield from progress.of("packing", number, len(audits), "splits")
@@ -413,16 +422,12 @@ def _checked_question(asked: AuditQuestion) -> AuditQuestion:
     return asked.model_copy(update=changes)
 
 
-def _texts(row: dict[str, Any]) -> list[str]:
-    return [row["prompts"], *(step["content"] for step in row["trace_steps"]), row["final_answer"]]
-
-
-def _near_row(row: dict[str, Any], similarity: float, by_characters: bool) -> NearRow:
+def _near_row(row: SourceTrace, similarity: float, by_characters: bool) -> NearRow:
     # As an eval set that is made of rows names the categories of its items.
-    category = row["metadata"].get("category") or row["metadata"].get("family")
-    prompt, answer = (row[name][:MAX_NEAR_CHARACTERS] for name in ("prompts", "final_answer"))
+    category = row.metadata.get("category") or row.metadata.get("family")
+    prompt, answer = (text[:MAX_NEAR_CHARACTERS] for text in (row.prompt, row.final_answer))
     category = category[:MAX_CATEGORY] if isinstance(category, str) else ""
-    return NearRow(row["id"], similarity, prompt, answer, category, by_characters)
+    return NearRow(row.digest.hex(), similarity, prompt, answer, category, by_characters)
 
 
 def _end_id(dataset: Dataset, question: AuditQuestion, tokenizer: TextTokenizer) -> int:

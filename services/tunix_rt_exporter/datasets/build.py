@@ -37,6 +37,7 @@ from tunix_rt_exporter.datasets.model import (
     SourceTrace,
     TemplateFacts,
     TraceSource,
+    content_text,
 )
 from tunix_rt_exporter.datasets.render import RenderedRow, RowRenderer, Unwritable
 from tunix_rt_exporter.datasets.rows import (
@@ -49,8 +50,8 @@ from tunix_rt_exporter.datasets.rows import (
     row_places,
 )
 from tunix_rt_exporter.datasets.select import (
-    CONVERSATION,
     MODEL_ANSWER,
+    UNMARKED,
     is_model_answer,
     newest_of_each_content,
     selected,
@@ -135,7 +136,7 @@ class DatasetBuild:
         Raises:
             FailedPrecondition: DATASET_EMPTY if no row is left, or none for the split "train";
                 SPLIT_GROUP_MISSING if no trace has the metadata field of the spec; TARGET_LOST or
-                ROWS_UNRENDERABLE if rows cannot be written and the spec refuses that.
+                ROWS_UNRENDERABLE if rows cannot be written and the spec refuses that; CHAT_TEMPLATE_HISTORY.
             InvalidArgument: the chat template fails.
             DomainError: what the stores raise; and whatever ``report`` raises.
         """
@@ -146,7 +147,7 @@ class DatasetBuild:
             prompts = self._signatures(stack, "prompts", self._spec.split_group.near_duplicate_threshold)
             trace_count = self._read(traces, rows, texts, prompts)
             outcome = self._decide(rows, texts, prompts)
-            if self._spec.unwritable_rows == "refuse" and (refused := refusal(rows, outcome)):
+            if refused := refusal(self._spec, rows, outcome):
                 raise refused
             counts = dropped_counts(rows, outcome, self._eval_sets)
             dropped = dropped_in_words(counts)
@@ -197,7 +198,13 @@ class DatasetBuild:
     ) -> int:
         """Take all traces into ``rows``, a batch at a time; returns how many."""
         items = EvalIndex(self._eval_sets, self._spec.decontamination.ngram_words)
-        renderer = RowRenderer(self._template, self._spec.reasoning_style, self._spec.special_tokens)
+        renderer = RowRenderer(
+            self._template,
+            self._spec.reasoning_style,
+            self._spec.special_tokens,
+            train_on=self._spec.train_on,
+            changed_history=self._spec.changed_history,
+        )
         count = 0
         self._report(Progress(stage="reading traces", unit="traces"))
         for part in traces:
@@ -244,13 +251,29 @@ class DatasetBuild:
         """The stage that drops a trace before it is looked into, if one does."""
         if self._spec.model_answers == "drop" and is_model_answer(trace):
             return MODEL_ANSWER
-        return CONVERSATION if trace.messages else None
+        return UNMARKED if trace.messages and not trace.learned_turns(self._spec.train_on) else None
 
     def _add_row(self, trace: SourceTrace, row: RenderedRow, rows: RowStore) -> None:
-        text = normalised(_BETWEEN.join(trace.texts))
-        prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
+        if trace.messages:
+            text = normalised(_BETWEEN.join(self._whole_text(trace)))
+            prompt = normalised(trace.prompt)
+        else:
+            text = normalised(_BETWEEN.join(trace.texts))
+            prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
         group = self._groups.of(trace, prompt)
         rows.add(trace, row, group=group, text=text, prompt=prompt, disagrees=disagrees(trace))
+
+    def _whole_text(self, trace: SourceTrace) -> Iterator[str]:
+        """All that a conversation teaches, and what it teaches it with: the ids of calls are neither."""
+        # No text holds a zero, so that no trace of another form and no other turns have the same texts.
+        yield "\0\0"
+        yield from trace.tools
+        for message in trace.messages:
+            marked = self._spec.train_on == "marked" and message.get("train")
+            yield f"\0{message['role']}{marked or ''}"
+            yield from (message.get("name", ""), message.get("reasoning", ""), content_text(message))
+            for call in message.get("tool_calls", ()):
+                yield from ("\0call", call["name"], call["arguments"])
 
     def _decide(self, rows: RowStore, texts: Signatures | None, prompts: Signatures | None) -> Outcome:
         """Drop duplicates, assign splits, select and order."""

@@ -15,12 +15,20 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from tunix_rt_exporter.datasets.model import BuildResult, Dataset, DatasetFormat, SplitFiles
+from tunix_rt_exporter.datasets.model import (
+    CONVERSATION_EXAMPLE,
+    BuildResult,
+    Dataset,
+    DatasetFormat,
+    SplitFiles,
+)
+from tunix_rt_exporter.datasets.render import chat_message, example_of
 from tunix_rt_exporter.datasets.write import stored_file
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore
 from tunix_rt_kit.callers import holding
-from tunix_rt_kit.canonical import canonical_json
+from tunix_rt_kit.canonical import CanonicalPart, canonical_json, canonical_line
 from tunix_rt_kit.chat import ChatTemplate, Message
+from tunix_rt_kit.chat.messages import template_message, template_tools
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.values import StoredFile
 
@@ -36,6 +44,7 @@ GROUP_BYTES: Final = 32 << 20
 # Of a chat, the trace has the question and the training example the reply, which is thus what is trained on.
 _SOURCES: Final[Mapping[DatasetFormat, Sequence[DatasetFormat]]] = {
     "chat": ("trace", "training_example"),
+    "conversation_example": ("training_example",),
     "training_example_parquet": ("training_example",),
     "chat_parquet": ("chat",),
 }
@@ -110,24 +119,30 @@ class DatasetFiles:
         return kept
 
     def _derive(self, dataset: Dataset, sources: Sequence[StoredFile], kind: DatasetFormat) -> Artifact:
-        rows, *others = (map(json.loads, self._store.iter_lines(source.digest)) for source in sources)
+        splits = dataset.result.splits if dataset.result else ()
+        conversations = any(CONVERSATION_EXAMPLE in split.files for split in splits)
+        files = [self._store.iter_lines(source.digest) for source in sources]
         with self._store.writer() as writer:
             if kind.endswith(_PARQUET):
-                write_parquet(writer, kind.removesuffix(_PARQUET), rows)
+                rows = map(json.loads, files[0])
+                write_parquet(writer, kind.removesuffix(_PARQUET), rows, conversations=conversations)
             else:
-                lines = _chat_rows(dataset, rows, *others)
+                is_chat = kind == "chat"
+                lines = _chat_rows(dataset, *files) if is_chat else map(example_of, files[0])
                 while block := b"".join(islice(lines, _LINES_AT_ONCE)):
                     writer.write(block)
         return writer.artifact
 
 
-def _chat_rows(
-    dataset: Dataset, traces: Iterator[dict[str, Any]], examples: Iterator[dict[str, Any]]
-) -> Iterator[bytes]:
+def _chat_rows(dataset: Dataset, traces: Iterator[bytes], examples: Iterator[bytes]) -> Iterator[bytes]:
     template = ChatTemplate.of(dataset.spec.chat_template)
-    for trace, example in zip(traces, examples, strict=True):
+    for line, example in zip(traces, examples, strict=True):
+        trace = json.loads(line)
+        if "messages" in trace:
+            yield _conversation_chat(template, trace)
+            continue
         asked = Message(role="user", content=trace["prompts"])
-        replied = Message(role="assistant", content=template.frame.reply(example["response"]))
+        replied = Message(role="assistant", content=template.frame.reply(json.loads(example)["response"]))
         messages = [
             {"role": message.role, "content": message.content}
             for message in template.with_system_instruction((asked, replied))
@@ -136,22 +151,47 @@ def _chat_rows(
         yield canonical_json({"id": trace["id"], "messages": messages, "metadata": metadata}) + b"\n"
 
 
-def write_parquet(sink: SupportsWrite[bytes], kind: str, rows: Iterable[dict[str, Any]]) -> None:
+def _conversation_chat(template: ChatTemplate, trace: dict[str, Any]) -> bytes:
+    """A conversation's line: canonical JSON, but for arguments and tools, whose keys stand in their order."""
+    messages = template.with_system_instruction([chat_message(message) for message in trace["messages"]])
+    parts = {
+        "messages": [template_message(message) for message in messages],
+        "tools": template_tools(trace["tools"]) or [],
+    }
+    written = {name: CanonicalPart(_in_order(value)) for name, value in parts.items()}
+    metadata = canonical_json({**trace["metadata"], "source_trace_id": trace["id"]})
+    return canonical_line({"id": trace["id"], "metadata": CanonicalPart(metadata), **written})
+
+
+def _in_order(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def write_parquet(
+    sink: SupportsWrite[bytes], kind: str, rows: Iterable[dict[str, Any]], *, conversations: bool = False
+) -> None:
     """Write rows of ``training_example`` or ``chat`` as a Parquet file into ``sink``.
 
-    The same rows give the same bytes under the same version of Arrow. Raises what ``rows`` and ``sink`` do.
+    The same rows give the same bytes under the same version of Arrow. ``conversations`` says that there may
+    be some, which have further columns. Raises what ``rows`` and ``sink`` do.
     """
     # Not at the top: it is heavy, and most exporters are never asked for Parquet.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    text = pa.string()
+    function = pa.struct([("name", text), ("arguments", text)])
+    call = pa.struct([("id", text), ("type", text), ("function", function)])
+    message = [("role", text), ("content", text)]
+    if conversations:
+        message += [("reasoning_content", text), ("tool_calls", pa.list_(call))]
+        message += [("tool_call_id", text), ("name", text)]
     columns = {
-        "training_example": [("prompt", pa.string()), ("response", pa.string())],
-        "chat": [("messages", pa.list_(message))],
+        "training_example": [("prompt", text), ("response", text)],
+        "chat": [("messages", pa.list_(pa.struct(message)))] + ([("tools", text)] if conversations else []),
     }
     # Metadata is free-form, and a column has one type: so it is a text, canonical JSON.
-    schema = pa.schema([("id", pa.string()), *columns[kind], ("metadata", pa.string())])
+    schema = pa.schema([("id", text), *columns[kind], ("metadata", text)])
     with (
         pa.PythonFile(_Positioned(sink), mode="w") as file,
         pq.ParquetWriter(file, schema, compression="zstd", version="2.6") as writer,
@@ -165,8 +205,9 @@ def _row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
     size = 0
     for row in rows:
         row["metadata"] = canonical_json(row["metadata"]).decode()
+        _write_objects(row)
         group.append(row)
-        size += sum(_size(value) for value in row.values())
+        size += sum(map(_size, row.values()))
         if len(group) == GROUP_ROWS or size >= GROUP_BYTES:
             yield group
             group, size = [], 0
@@ -174,8 +215,22 @@ def _row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield group
 
 
+def _write_objects(row: dict[str, Any]) -> None:
+    """Make texts of a chat's tools and arguments, which have other keys in each row."""
+    if "tools" in row:
+        row["tools"] = _in_order(row["tools"]).decode()
+    for message in row.get("messages", ()):
+        for call in message.get("tool_calls", ()):
+            arguments = call["function"]["arguments"]
+            if not isinstance(arguments, str):
+                call["function"]["arguments"] = _in_order(arguments).decode()
+
+
 def _size(value: Any) -> int:
-    return len(value) if isinstance(value, str) else sum(len(message["content"]) for message in value)
+    """Characters of all texts in a value."""
+    if isinstance(value, str):
+        return len(value)
+    return sum(map(_size, value.values() if isinstance(value, dict) else value))
 
 
 class _Positioned(io.RawIOBase):

@@ -35,13 +35,23 @@ MODEL_ANSWERS_SOURCE: Final = "evaluation"
 ReasoningStyle = Literal["numbered", "answer-only"]
 UnwritableRows = Literal["drop", "refuse"]
 ModelAnswers = Literal["drop", "keep"]
+TrainOn = Literal["all_assistants", "last_assistant", "marked"]
+ChangedHistory = Literal["each_turn", "refuse"]
 NoticeKind = Literal["reference_answer", "eval_prompt", "eval_sets_unknown"]
 DeduplicationMethod = Literal["exact", "near", "identical"]
 DatasetFormat = Literal[
-    "trace", "tunix_sft", "training_example", "chat", "training_example_parquet", "chat_parquet"
+    "trace",
+    "tunix_sft",
+    "training_example",
+    "chat",
+    "training_example_parquet",
+    "chat_parquet",
+    "conversation_example",
 ]
 FORMATS: Final[tuple[DatasetFormat, ...]] = ("trace", "tunix_sft", "training_example")
 """Written when a dataset is built, and named by its manifest; the others are derived from these."""
+CONVERSATION_EXAMPLE: Final = "conversation_example"
+"""Written too if there is a conversation in the dataset."""
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Filter = Mapping[str, Any]
@@ -175,6 +185,8 @@ class DatasetSpec(Value):
         Field(max_length=4_096),
         AfterValidator(lambda texts: tuple(sorted(set(texts)))),
     ] = ()
+    train_on: TrainOn = "all_assistants"
+    changed_history: ChangedHistory = "each_turn"
 
     @property
     def key(self) -> str:
@@ -311,9 +323,8 @@ class DatasetFilter(ListFilter):
 class SourceTrace:
     """A trace as the trace store gives it; ``digest`` is that of its content, 32 bytes.
 
-    A conversation has ``messages``, each as a line of the format ``trace`` has it, and the definitions of its
-    ``tools``, each a text. Its ``prompt`` is all that the user says, its ``final_answer`` what the assistant
-    says last, and it has no steps.
+    A conversation, see ``conversation``, has ``messages`` and no steps; its ``prompt`` is all that the user
+    says, its ``final_answer`` what the assistant says last.
     """
 
     sequence: int
@@ -325,6 +336,32 @@ class SourceTrace:
     source: str = ""
     messages: Sequence[Mapping[str, Any]] = ()
     tools: Sequence[str] = ()
+
+    @classmethod
+    def conversation(
+        cls, messages: Sequence[Mapping[str, Any]], tools: Sequence[str], **fields: Any
+    ) -> SourceTrace:
+        """A conversation of ``messages``, each as a line of the format ``trace`` has it, with the definitions
+        of its ``tools``, each a text; ``fields`` are those that other traces have too."""
+        asked = [content_text(message) for message in messages if message["role"] == "user"]
+        replies = (content_text(message) for message in reversed(messages) if message["role"] == "assistant")
+        return cls(
+            prompt="\n".join(asked),
+            steps=[],
+            final_answer=next(replies, ""),
+            messages=messages,
+            tools=tools,
+            **fields,
+        )
+
+    def learned_turns(self, train_on: TrainOn) -> list[int]:
+        """The numbers, from 0, of the messages of a conversation that are learned; none if none is marked."""
+        replies = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
+        if train_on == "last_assistant":
+            return replies[-1:]
+        if train_on == "marked":
+            return [number for number in replies if self.messages[number].get("train")]
+        return replies
 
     @property
     def questions(self) -> list[str]:

@@ -64,7 +64,7 @@ class TemporaryFile:
 
 
 # What is kept of a row in memory, in one record; ``RowStore.keys`` says what each field is.
-_RECORD: Final = struct.Struct("=32s16s16s8s8sqq3i3ih?")
+_RECORD: Final = struct.Struct("=32s16s16s8s8sqq3ii3ih?")
 _KEYS: Final = np.dtype(
     [
         ("digest", "S32"),
@@ -75,13 +75,14 @@ _KEYS: Final = np.dtype(
         ("sequence", "i8"),
         ("offset", "i8"),
         ("lengths", "i4", len(FORMATS)),
+        ("examples", "i4"),
         ("figures", "i4", 3),
         ("drop_code", "i2"),
         ("disagrees", "?"),
     ]
 )
 
-_PLACE: Final = struct.Struct("=q3i")
+_PLACE: Final = struct.Struct("=q3ii")
 _PLACE_AT: Final = struct.calcsize("=32s16s16s8s8sq")
 
 
@@ -120,16 +121,17 @@ class RowStore(TemporaryFile):
             disagrees: whether its answer differs from its reference answer.
         """
         figures = (row.steps, row.prompt_characters, row.response_characters)
-        self._add(trace, row.lines, figures, KEPT, group, text, prompt, disagrees)
+        self._add(trace, row.lines, row.examples, figures, KEPT, group, text, prompt, disagrees)
 
     def add_dropped(self, trace: SourceTrace, drop_code: int, line: bytes) -> None:
         """Take a row that is dropped for the reason ``drop_code``, and its line of the report."""
-        self._add(trace, (line, b"", b""), (0, 0, 0), drop_code, "", "", "", False)
+        self._add(trace, (line, b"", b""), b"", (0, 0, 0), drop_code, "", "", "", False)
 
     def _add(
         self,
         trace: SourceTrace,
         lines: tuple[bytes, bytes, bytes],
+        examples: bytes,
         figures: tuple[int, int, int],
         drop_code: int,
         group: str,
@@ -146,11 +148,12 @@ class RowStore(TemporaryFile):
             trace.sequence,
             self._end,
             *map(len, lines),
+            len(examples),
             *figures,
             drop_code,
             disagrees,
         )
-        self._end += self._append(b"".join(lines))
+        self._end += self._append(b"".join((*lines, examples)))
 
     @property
     def keys(self) -> npt.NDArray[np.void]:
@@ -159,8 +162,9 @@ class RowStore(TemporaryFile):
         ``digest``: the content digest. ``text``: the same for rows of the same text. ``order``, two numbers:
         what rows are ordered by. ``group``: what decides the split. ``prompt``: the same for rows of the same
         normalised prompt, see ``prompt_key``. ``sequence``: the position in the order of commits.
-        ``figures``: steps, prompt characters, response characters. ``drop_code``: why the row is dropped, or
-        ``KEPT``. ``disagrees``: whether its answer differs from its reference answer.
+        ``examples``: bytes of the training examples of a conversation, 0 of other rows. ``figures``: steps,
+        prompt characters, response characters. ``drop_code``: why the row is dropped, or ``KEPT``.
+        ``disagrees``: whether its answer differs from its reference answer.
         """
         return np.frombuffer(self._records, dtype=_KEYS)
 
@@ -174,12 +178,26 @@ class RowStore(TemporaryFile):
 
     def lines(self, row: int) -> tuple[bytes, bytes, bytes]:
         """A row's line in each format."""
-        offset, first, second, third = _PLACE.unpack_from(self._records, _RECORD.size * row + _PLACE_AT)
+        offset, first, second, third, _ = self._place(row)
+        data = self._read(offset, first + second + third)
+        return data[:first], data[first : first + second], data[first + second :]
+
+    def examples(self, row: int) -> bytes:
+        """The lines of a conversation's training examples; empty for other rows."""
+        offset, *lengths, size = self._place(row)
+        return self._read(offset + sum(lengths), size) if size else b""
+
+    def _place(self, row: int) -> tuple[int, int, int, int, int]:
+        offset, first, second, third, examples = _PLACE.unpack_from(
+            self._records, _RECORD.size * row + _PLACE_AT
+        )
+        return offset, first, second, third, examples
+
+    def _read(self, offset: int, size: int) -> bytes:
         try:
-            data = os.pread(self._reader, first + second + third, offset)
+            return os.pread(self._reader, size, offset)
         except OSError as error:
             raise storage_error(error, str(self._path)) from error
-        return data[:first], data[first : first + second], data[first + second :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +298,8 @@ def prompt_key(prompt: str) -> bytes:
 
 def stored_rows(
     store: ArtifactStore, result: BuildResult, only: str = ""
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The rows of a complete dataset in the format ``trace``, a batch at a time, each with its split's name.
+) -> Iterator[tuple[str, list[SourceTrace]]]:
+    """The rows of a complete dataset as traces, a batch at a time, each with its split's name.
 
     With ``only``, those of that split.
 
@@ -291,9 +309,9 @@ def stored_rows(
     for split in result.splits:
         if only not in ("", split.split):
             continue
-        batch: list[dict[str, Any]] = []
+        batch: list[SourceTrace] = []
         for line in store.iter_lines(split.files["trace"].digest):
-            batch.append(json.loads(line))
+            batch.append(_stored_trace(json.loads(line)))
             if len(batch) == READ_BATCH:
                 yield split.split, batch
                 batch = []
@@ -301,9 +319,19 @@ def stored_rows(
             yield split.split, batch
 
 
+def _stored_trace(row: dict[str, Any]) -> SourceTrace:
+    """The trace of a row of the format ``trace``, without what is not in it: sequence and source."""
+    digest, metadata = bytes.fromhex(row["id"]), row["metadata"]
+    if "messages" in row:
+        return SourceTrace.conversation(
+            row["messages"], row["tools"], sequence=0, digest=digest, metadata=metadata
+        )
+    return SourceTrace(0, digest, row["prompts"], row["trace_steps"], row["final_answer"], metadata)
+
+
 def parent_of(store: ArtifactStore, result: BuildResult) -> Parent:
     """A dataset as the parent of another; raises as ``stored_rows``."""
     rows = bytearray()
     for _, batch in stored_rows(store, result):
-        rows += bytes.fromhex("".join(row["id"] for row in batch))
+        rows += b"".join(row.digest for row in batch)
     return Parent(result.digest, bytes(rows))

@@ -14,7 +14,7 @@ from tunix_rt_exporter.datasets.rows import RowStore
 from tunix_rt_exporter.datasets.word_runs import Integers
 
 MODEL_ANSWER: Final = "model_answer"
-CONVERSATION: Final = "conversation"
+UNMARKED: Final = "unmarked"
 SELECTION: Final = "selection"
 _EVALUATION: Final = "evaluations/"
 

@@ -30,6 +30,7 @@ import numpy.typing as npt
 from tunix_rt_exporter.datasets.decontaminate import CONTAMINATED, EvalMatch
 from tunix_rt_exporter.datasets.deduplicate import DUPLICATE, NEAR_DUPLICATE
 from tunix_rt_exporter.datasets.model import (
+    CONVERSATION_EXAMPLE,
     FORMATS,
     BuildResult,
     Dataset,
@@ -45,9 +46,15 @@ from tunix_rt_exporter.datasets.model import (
     Statistics,
     TraceUse,
 )
-from tunix_rt_exporter.datasets.render import TARGET_LOST, UNRENDERABLE, Unwritable
+from tunix_rt_exporter.datasets.render import (
+    CHANGED_HISTORY,
+    TARGET_LOST,
+    UNRENDERABLE,
+    Unwritable,
+    example_of,
+)
 from tunix_rt_exporter.datasets.rows import LEFT_OUT, Outcome, RowStore, prompt_key
-from tunix_rt_exporter.datasets.select import CONVERSATION, MODEL_ANSWER, SELECTION
+from tunix_rt_exporter.datasets.select import MODEL_ANSWER, SELECTION, UNMARKED
 from tunix_rt_exporter.datasets.split import SPLIT_CONFLICT
 from tunix_rt_exporter.datasets.word_runs import Integers
 from tunix_rt_kit.artifacts import Artifact, ArtifactStore
@@ -69,6 +76,9 @@ RULE_VERSIONS: Final = {
     "splits": 1,
     "unwritable": 2,
 }
+# Of what datasets with conversations alone have.
+_CONVERSATION_VERSIONS: Final = {"conversation": 1, CONVERSATION_EXAMPLE: 1}
+_CONVERSATION_FIELDS: Final = ("train_on", "changed_history")
 _PACKAGES: Final = ("tunix-rt", "numpy", "datasketch", "jinja2")
 _SPEC_FIELDS: Final = {
     "filter",
@@ -84,16 +94,22 @@ _SPEC_FIELDS: Final = {
     "special_tokens",
 }
 
-DROP_CODES: Final = {UNRENDERABLE: 1, TARGET_LOST: 2, MODEL_ANSWER: 3, CONVERSATION: 4}
+DROP_CODES: Final = {UNRENDERABLE: 1, TARGET_LOST: 2, MODEL_ANSWER: 3, CHANGED_HISTORY: 4, UNMARKED: 5}
 """Of rows that are dropped while they are read; those of contaminated rows follow, by eval set."""
 _FIRST_EVAL_SET: Final = 8
-_UNWRITABLE: Final = (UNRENDERABLE, TARGET_LOST, CONVERSATION)
+_UNWRITABLE: Final = (UNRENDERABLE, TARGET_LOST)
+_REFUSALS: Final = {
+    TARGET_LOST: "TARGET_LOST",
+    UNRENDERABLE: "ROWS_UNRENDERABLE",
+    CHANGED_HISTORY: "CHAT_TEMPLATE_HISTORY",
+}
 _NAMED: Final = 5
 _LONGEST_TOLD: Final = 100
 _REASONS: Final = {
     UNRENDERABLE: "a text holds a control text or a special token, or the template refuses it",
     MODEL_ANSWER: "a model's answer in an evaluation",
-    CONVERSATION: "a conversation, of which this version makes no row yet",
+    CHANGED_HISTORY: "the chat template writes an earlier turn in another way when one is added",
+    UNMARKED: "no turn of the conversation is marked to be learned",
     TARGET_LOST: "the chat template does not write the prompt, the reasoning or the answer as it is",
     SELECTION: "not selected",
     DUPLICATE: "prompt, steps and answer are those of another row after normalisation",
@@ -108,14 +124,18 @@ def write_splits(
     """Write the kept rows: a file for each split and format. ``report`` may raise to end it."""
     total, done, left = len(outcome.rows), 0, TimeLeft()
     with ExitStack() as stack:
-        writers = [[stack.enter_context(store.writer()) for _ in FORMATS] for _ in names]
+        formats = (*FORMATS, CONVERSATION_EXAMPLE) if rows.keys["examples"][outcome.rows].any() else FORMATS
+        writers = [[stack.enter_context(store.writer()) for _ in formats] for _ in names]
         while done < total:
             end = min(done + WRITE_BATCH, total)
-            lines: list[list[list[bytes]]] = [[[] for _ in FORMATS] for _ in names]
+            lines: list[list[list[bytes]]] = [[[] for _ in formats] for _ in names]
             batch = zip(outcome.rows[done:end].tolist(), outcome.splits[done:end].tolist(), strict=True)
             for row, split in batch:
-                for format_lines, line in zip(lines[split], rows.lines(row), strict=True):
+                written = rows.lines(row)
+                for format_lines, line in zip(lines[split], written, strict=False):
                     format_lines.append(line)
+                if formats != FORMATS:
+                    lines[split][-1].append(rows.examples(row) or example_of(written[2]))
             for split_writers, split_lines in zip(writers, lines, strict=True):
                 for writer, format_lines in zip(split_writers, split_lines, strict=True):
                     writer.write(b"".join(format_lines))
@@ -129,7 +149,7 @@ def write_splits(
             row_count=counts[number],
             files={
                 kind: stored_file(f"{name}/{kind}.jsonl", writer.artifact)
-                for kind, writer in zip(FORMATS, writers[number], strict=True)
+                for kind, writer in zip(formats, writers[number], strict=True)
             },
         )
         for number, name in enumerate(names)
@@ -216,10 +236,13 @@ def _report_line(store: ArtifactStore, result: BuildResult, row_id: str) -> dict
     raise DataLoss(f"the report of dropped rows has no row {row_id}", reason="REPORT_DAMAGED")
 
 
-def refusal(rows: RowStore, outcome: Outcome) -> FailedPrecondition | None:
-    """The error that names the rows which the chat template cannot write as they are; None if it can all."""
+def refusal(spec: DatasetSpec, rows: RowStore, outcome: Outcome) -> FailedPrecondition | None:
+    """The error that names the rows which the chat template cannot write as they are, if there are any and
+    the spec refuses them."""
     codes = rows.keys["drop_code"][outcome.dropped]
-    found = {stage: outcome.dropped[codes == DROP_CODES[stage]].tolist() for stage in _UNWRITABLE}
+    # There are rows of this stage only where the spec refuses them.
+    stages = (*(_UNWRITABLE if spec.unwritable_rows == "refuse" else ()), CHANGED_HISTORY)
+    found = {stage: outcome.dropped[codes == DROP_CODES[stage]].tolist() for stage in stages}
     if not any(found.values()):
         return None
     told = [
@@ -230,7 +253,7 @@ def refusal(rows: RowStore, outcome: Outcome) -> FailedPrecondition | None:
     ]
     return FailedPrecondition(
         f"rows cannot be written as they are, which the spec refuses: {'; '.join(told)}",
-        reason="TARGET_LOST" if found[TARGET_LOST] else "ROWS_UNRENDERABLE",
+        reason=next(_REFUSALS[stage] for stage in _REFUSALS if found.get(stage)),
         metadata={stage: str(len(numbers)) for stage, numbers in found.items()},
     )
 
@@ -275,11 +298,19 @@ def manifest(
     statistics: Statistics,
 ) -> dict[str, Any]:
     """The manifest of a dataset; ``dropped`` is what ``dropped_counts`` gives."""
+    conversations = any(CONVERSATION_EXAMPLE in split.files for split in splits)
+    # Without conversations it is as it was before there were any.
+    defaults = DatasetSpec.model_fields
+    fields = {
+        name
+        for name in _CONVERSATION_FIELDS
+        if conversations or getattr(spec, name) != defaults[name].default
+    }
     return {
         "format": MANIFEST_FORMAT,
-        "row_formats": ROW_FORMATS,
+        "row_formats": {**ROW_FORMATS, **(_CONVERSATION_VERSIONS if conversations else {})},
         "rules": RULE_VERSIONS,
-        "spec": spec.model_dump(mode="json", include=_SPEC_FIELDS),
+        "spec": spec.model_dump(mode="json", include=_SPEC_FIELDS | fields),
         "chat_template_digest": chat_template_digest,
         "eval_set_digests": sorted({eval_set.digest for eval_set in eval_sets}),
         "parent_digest": parent_digest,
@@ -362,7 +393,12 @@ _LONGEST_NUMBER: Final = 64
 
 
 def disagrees(trace: SourceTrace) -> bool:
-    """Whether a trace has a reference answer which its final answer is not, neither as text nor as number."""
+    """Whether a trace has a reference answer which its final answer is not, neither as text nor as number.
+
+    A conversation ends in what people say, and says its answer in other words.
+    """
+    if trace.messages:
+        return False
     reference = trace.metadata.get(_REFERENCE)
     if isinstance(reference, bool) or not isinstance(reference, str | int | float):
         return False
