@@ -13,7 +13,7 @@ PAGES = (
     "README.md",
     *(
         f"docs/guide/{page}.md"
-        for page in ("traces", "spans", "datasets", "training", "evaluation", "loop", "programs")
+        for page in ("traces", "logs", "spans", "datasets", "training", "evaluation", "loop", "programs")
     ),
     "docs/operations.md",
 )

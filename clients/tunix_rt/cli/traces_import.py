@@ -32,6 +32,7 @@ from tunix_rt.formats import (
     Record,
     TraceFormat,
     is_compressed,
+    is_log,
     is_parquet,
     name_of,
     read_records,
@@ -223,8 +224,9 @@ def _total(file: str) -> int | None:
     with path.open("rb") as stream:
         if is_compressed(stream):
             return None
-        if not stream.peek(1)[:64].lstrip().startswith(b"{"):
-            # An array, whose elements are on any number of lines.
+        head = stream.peek(1)
+        if not head[:64].lstrip().startswith(b"{") or is_log(head, file):
+            # An array, whose elements are on any number of lines, or conversations of many lines.
             return None
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) or None
 

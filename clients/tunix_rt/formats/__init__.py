@@ -23,6 +23,7 @@ from tunix_rt.formats.grading import (
     read_marks_text,
 )
 from tunix_rt.formats.item_rows import GraderName, ItemFormat, ItemReading, NotOfItemsError
+from tunix_rt.formats.logs import is_log
 from tunix_rt.formats.parquet import is_parquet, row_count
 from tunix_rt.formats.reading import BadArguments, Lossy, Media, Record
 from tunix_rt.formats.traces import (
@@ -56,6 +57,7 @@ __all__ = [
     "give_grader",
     "grader_for",
     "is_compressed",
+    "is_log",
     "is_parquet",
     "name_of",
     "numbered_eval_items",

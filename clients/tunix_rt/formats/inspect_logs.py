@@ -220,7 +220,6 @@ def _conversation(
             "scores": scores,
             "model": _text(evaluation.get("model")),
             "run_id": _text(evaluation.get("run_id")),
-            "reference_answer": target if isinstance(target, str) else None,
         },
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -154,3 +155,9 @@ LOG_FORMATS: Final = (
     FileFormat("langfuse", _fits(is_langfuse, _keys), _spans),
 )
 """The forms of logs, in the order in which they are looked for."""
+
+
+def is_log(head: bytes, name: str) -> bool:
+    """Whether a file that begins with ``head`` is a log, of which a conversation has many lines."""
+    file = OpenFile(name, head, io.BytesIO(head), name)
+    return any(form.fits(file) for form in LOG_FORMATS)
