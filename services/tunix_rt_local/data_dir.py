@@ -7,10 +7,10 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tunix_rt.errors import FailedPreconditionError
 from tunix_rt_kit.regular_files import read_json
@@ -209,6 +209,20 @@ def known_names(data_dir: Path, collection: str, begun: str, most: int) -> list[
     if label:
         where = f"({where} OR substr({label}, 1, length(:begun)) = :begun) AND delete_time IS NULL"
     query = f"SELECT {name}, {label or repr('')} FROM {table} WHERE {where} ORDER BY {last} DESC LIMIT :most"
+    return _read(data_dir, database, query, {"begun": begun, "most": most})
+
+
+def known_tags(data_dir: Path, collection: str, begun: str, most: int) -> list[str]:
+    """Tags of a collection in ``data_dir`` that begin with ``begun``, as ``known_names`` gives names."""
+    database, table, *_ = _NAMES[collection]
+    query = (
+        f"SELECT DISTINCT value FROM {table}, json_each({table}.tags) WHERE delete_time IS NULL "
+        "AND substr(value, 1, length(:begun)) = :begun ORDER BY value LIMIT :most"
+    )
+    return [tag for (tag,) in _read(data_dir, database, query, {"begun": begun, "most": most})]
+
+
+def _read(data_dir: Path, database: str, query: str, values: Mapping[str, Any]) -> list[Any]:
     address = f"{(data_dir / database).absolute().as_uri()}.db?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=0.2)) as connection:
-        return list(connection.execute(query, {"begun": begun, "most": most}))
+        return list(connection.execute(query, values))

@@ -15,7 +15,7 @@ import typer
 
 from tunix_rt.cli.documents import UNDECLARED
 from tunix_rt.cli.effects import effect_of
-from tunix_rt.cli.errors import Failure, Group, TypedNames, failure_of
+from tunix_rt.cli.errors import Command, Failure, Group, TypedNames, failure_of
 from tunix_rt.cli.session import (
     INTERRUPTED,
     DataDirOption,
@@ -91,7 +91,7 @@ def command(
 
         run.prints = kinds  # type: ignore[attr-defined]
         _declare(run, function, hints)
-        app.command(name, epilog=examples(*lines))(run)
+        app.command(name, cls=Command, epilog=examples(*lines))(run)
         return function
 
     return register

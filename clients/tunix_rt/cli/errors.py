@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from tunix_rt.cli.documents import STDERR, ErrorDocument, NoticeDocument, ViolationDocument, document_text
 from tunix_rt.escapes import visible
@@ -34,7 +34,22 @@ _OTHER_WORDS: Final = {
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
-class Group(TyperGroup):
+class _Flags:
+    """Shows flags without a type: they take no value."""
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in params:
+            if getattr(parameter, "is_flag", False) or getattr(parameter, "count", False):
+                parameter.metavar = parameter.metavar or ""
+        return params
+
+
+class Command(_Flags, TyperCommand):  # type: ignore[misc]
+    """A command whose help is as the others'."""
+
+
+class Group(_Flags, TyperGroup):  # type: ignore[misc]
     """A group that knows what other tools call its commands, and says what they are called here."""
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]

@@ -16,7 +16,7 @@ from rich.console import Console
 from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.filter_options import moment
-from tunix_rt.cli.lookup import completes, get, named, whole_names
+from tunix_rt.cli.lookup import completes, completes_tags, get, named, whole_names
 from tunix_rt.cli.options import resource_name
 from tunix_rt.cli.session import Session
 from tunix_rt.naming import call, listing
@@ -44,7 +44,10 @@ class LabelOptions:
 
     name: Annotated[str, _call("--name", help="A name for it, which need not be unique.")] = ""
     tag: Annotated[
-        list[str] | None, _call("--tag", help="A word to find it by in lists (may be repeated).")
+        list[str] | None,
+        _call(
+            "--tag", autocompletion=completes_tags, help="A word to find it by in lists (may be repeated)."
+        ),
     ] = None
     note: Annotated[str, _call("--note", help="What should be remembered about it.")] = ""
 
@@ -58,9 +61,13 @@ class ChangeOptions:
     """What `update` changes."""
 
     name: Annotated[str | None, _call("--name", help="The new name; '' takes it away.")] = None
-    tag: Annotated[list[str] | None, _call("--tag", help="A tag to add (may be repeated).")] = None
+    tag: Annotated[
+        list[str] | None,
+        _call("--tag", autocompletion=completes_tags, help="A tag to add (may be repeated)."),
+    ] = None
     remove_tag: Annotated[
-        list[str] | None, _call("--remove-tag", help="A tag to take away (may be repeated).")
+        list[str] | None,
+        _call("--remove-tag", autocompletion=completes_tags, help="A tag to take away (may be repeated)."),
     ] = None
     clear_tags: Annotated[bool, _call("--clear-tags", help="Take all tags away.")] = False
     note: Annotated[str | None, _call("--note", help="The new note; '' takes it away.")] = None
@@ -142,9 +149,10 @@ DeletedOption = Annotated[bool, list_option("--show-deleted", help="Include dele
 class ListOptions:
     """Which entries a list has, and their order: the options of every list."""
 
-    tag: Annotated[list[str] | None, list_option("--tag", help="Only with this tag (may be repeated).")] = (
-        None
-    )
+    tag: Annotated[
+        list[str] | None,
+        list_option("--tag", autocompletion=completes_tags, help="Only with this tag (may be repeated)."),
+    ] = None
     name: Annotated[str, list_option("--name", metavar="TEXT", help="Only with this text in its name.")] = ""
     note: Annotated[str, list_option("--note", metavar="TEXT", help="Only with this text in its note.")] = ""
     created_after: SinceOption = None
@@ -261,11 +269,19 @@ _FIELDS = {
 def sort_option(*fields: str) -> Any:
     """The option `--sort` of a list that can be ordered by these."""
     known = ", ".join(fields)
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        given = [field.removeprefix("-") for field in before.split(",")]
+        sign = "-" if last.startswith("-") else ""
+        return [f"{before}{comma}{sign}{field}" for field in fields if field not in given]
+
     return list_option(
         "--sort",
         metavar="FIELDS",
         help=f"Sort by {known}; - before a field reverses its order; join several by commas.",
         callback=lambda given: _order(given, fields),
+        autocompletion=complete,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import typer
 from tunix_rt.cli.options import resource_name
 from tunix_rt.cli.session import Session, SharedOptions
 from tunix_rt.errors import NotFoundError, UnavailableError
-from tunix_rt.naming import CHECKPOINTS, COLLECTIONS, begins, call, resolve
+from tunix_rt.naming import CHECKPOINTS, COLLECTIONS, begins, call, listing, resolve
 from tunix_rt.rpc.caller import patient
 
 if TYPE_CHECKING:
@@ -25,6 +26,18 @@ Completion = Callable[[typer.Context, str], list[tuple[str, str]]]
 
 _MOST: Final = 50
 _PAUSE_S: Final = 0.5
+# Entries whose tags a server is asked for, and whose tags a command completes.
+_TAGS_READ: Final = 200
+_TAGGED: Final = {
+    "dataset": "datasets",
+    "train": "trainingJobs",
+    "loop": "trainingJobs",
+    "evalset": "evalSets",
+    "evaluate": "evaluations",
+    "evaluation": "evaluations",
+    "compare": "comparisonReports",
+    "reports": "comparisonReports",
+}
 # Traces that are looked at for the keys of their metadata, and keys that are told.
 _TRACES_READ: Final = 200
 _KEYS_TOLD: Final = 10
@@ -140,8 +153,7 @@ def checkpoint_name(session: Session, client: Client, given: str) -> str:
 
 
 def completes(collection: str) -> Completion:
-    """What completes ids, and display names that need no quotes, of a collection such as "trainingJobs", or
-    "baseModels".
+    """What completes ids and display names of a collection such as "trainingJobs", or "baseModels".
 
     It only looks, and is silent where nothing can be asked.
     """
@@ -155,14 +167,37 @@ def completes(collection: str) -> Completion:
     return complete
 
 
+def completes_tags(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Completes tags that others of the command's collection have; as ``completes``."""
+    with suppress(Exception):
+        *_, group = _words(ctx)
+        session, collection = Session(_given(ctx)), _TAGGED[group]
+        if session.server is None:
+            return [(_word(tag), "") for tag in session.known_tags(collection, incomplete, _MOST)]
+        from tunix_rt import Client
+
+        with Client(session.server, timeout=_PATIENCE_S) as client:
+            entries = islice(listing(client, collection)(page_size=_TAGS_READ), _TAGS_READ)
+            tags = sorted({tag for entry in entries for tag in entry.tags if tag.startswith(incomplete)})
+        return [(_word(tag), "") for tag in tags[:_MOST]]
+    return []
+
+
+def _words(context: Any) -> Iterator[str]:
+    """The words of a command without the program's name, the last one first."""
+    while context.parent is not None:
+        yield context.info_name
+        context = context.parent
+
+
 def _completed(context: typer.Context, collection: str, incomplete: str) -> Iterator[tuple[str, str]]:
     folder = f"{collection}/" if incomplete.startswith(f"{collection}/") else ""
     begun = incomplete.removeprefix(folder)
     for found, label in _known(_given(context), collection, begun):
         if found.startswith(begun):
             yield folder + found, label
-        if label.startswith(begun) and begun and _is_word(label):
-            yield folder + label, found
+        if label.startswith(begun) and begun:
+            yield _word(folder + label), found
 
 
 def _given(context: Any) -> SharedOptions:
@@ -187,6 +222,26 @@ def _known(given: SharedOptions, collection: str, begun: str) -> Iterator[tuple[
         yield from begins(client, collection, begun, _MOST)
 
 
-def _is_word(label: str) -> bool:
-    """Whether a shell takes it as one word, without quotes."""
-    return all(character.isalnum() or character in "-_.+" for character in label)
+class _Quoted(str):
+    """A word with the signs that make a shell take it as one; what was typed is compared without them."""
+
+    plain: str
+
+    def startswith(self, *begun: Any) -> bool:
+        return self.plain.startswith(*begun)
+
+
+def _word(label: str) -> str:
+    """A label as the shell takes it for one word.
+
+    Bash inserts what it is told as it is: inside of quotes that were typed, or else with its own signs.
+    Others quote by themselves.
+    """
+    if os.environ.get("_TUNIX_RT_COMPLETE") != "complete_bash":
+        return label
+    typed = os.environ["COMP_WORDS"].split("\n")[int(os.environ["COMP_CWORD"])]
+    if typed[:1] in ("'", '"'):
+        return label
+    quoted = _Quoted(re.sub(r"([^\w@%+,./:=-])", r"\\\1", label))
+    quoted.plain = label
+    return quoted

@@ -18,6 +18,7 @@ from tunix_rt.cli.command import command, group
 from tunix_rt.cli.comparisons import print_comparison
 from tunix_rt.cli.deleting import ForceOption, YesOption, confirm, kept_of
 from tunix_rt.cli.effects import Effect
+from tunix_rt.cli.lookup import completes_tags
 from tunix_rt.cli.options import FlipsOption
 from tunix_rt.cli.progress import STEPS, Bar, LossLine, Reporter, StageBars
 from tunix_rt.cli.session import Session
@@ -158,7 +159,11 @@ def run(
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option("--tag", help="Tag all that the loop makes, as FILE may too (may be repeated)."),
+        typer.Option(
+            "--tag",
+            autocompletion=completes_tags,
+            help="Tag all that the loop makes, as FILE may too (may be repeated).",
+        ),
     ] = None,
     note: Annotated[
         str | None, typer.Option("--note", help="Note this about all that it makes, instead of FILE's note.")

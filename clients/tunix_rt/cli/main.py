@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tunix_rt.cli.console import standard_streams
+from tunix_rt.cli.effects import EFFECTS
 from tunix_rt.cli.errors import Group, failure_outside
 from tunix_rt.cli.session import (
     DataDirOption,
@@ -81,6 +82,12 @@ _COMMANDS = {
 }
 
 
+def _inside(group: str) -> list[str]:
+    """The commands of a group; none of a command that stands alone."""
+    words = (command.split() for command in EFFECTS)
+    return list(dict.fromkeys(rest[0] for first, *rest in words if first == group and rest))
+
+
 class _LazyGroup(Group):
     """Holds a stand-in for each command, and loads the command itself when it is called."""
 
@@ -91,10 +98,13 @@ class _LazyGroup(Group):
         for name, entry in _COMMANDS.items():
             self.commands[name] = TyperCommand(name, help=entry.purpose, rich_help_panel=entry.panel)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         entry = _COMMANDS.get(cmd_name)
         if entry is None:
             return None
+        if ctx is not None and ctx.resilient_parsing and not self._next and (names := _inside(cmd_name)):
+            # The shell completes the next word, and need not wait for what the commands load.
+            return TyperGroup(name=cmd_name, commands={name: TyperCommand(name) for name in names})
         first, *others = (f"tunix_rt.cli.{module}" for module in entry.modules.split())
         app: typer.Typer = getattr(import_module(first), entry.app)
         if self._next not in [command.name for command in app.registered_commands]:
@@ -144,9 +154,9 @@ class _LazyGroup(Group):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         self._index().format_help(ctx, formatter)
 
-    def _index(self) -> TyperGroup:
+    def _index(self) -> Group:
         """A group of the stand-ins."""
-        return TyperGroup(
+        return Group(
             name=self.name,
             commands=dict(self.commands),
             params=self.params,

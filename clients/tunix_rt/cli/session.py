@@ -190,6 +190,12 @@ class Session:
 
         return tunix_rt_local.known_names(self.data_dir, collection, begun, most)
 
+    def known_tags(self, collection: str, begun: str, most: int) -> list[str]:
+        """Tags in the data folder that begin so, as ``known_names``."""
+        import tunix_rt_local
+
+        return tunix_rt_local.known_tags(self.data_dir, collection, begun, most)
+
     def _server_beside(self) -> str | None:
         import tunix_rt_local
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ def test_help_has_a_purpose_an_example_and_the_shared_options(path: list[str]) -
     )
     for option in ("--server", "--data-dir", "--json", "--verbose"):
         assert option in result.output
+    # A flag takes no value.
+    assert "<bool>" not in result.output
 
 
 def test_purposes_of_the_root_are_those_of_the_commands() -> None:
@@ -86,6 +89,23 @@ def test_the_root_answers_without_grpc_and_messages(given: str) -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
     if given == "complete":
         assert {"traces", "train"} <= set(done.stdout.split())
+
+
+def test_the_next_word_is_completed_without_what_the_commands_load() -> None:
+    words = {"_TUNIX_RT_COMPLETE": "complete_bash", "COMP_WORDS": "tunix-rt train ", "COMP_CWORD": "2"}
+    program = (
+        "import sys\n"
+        "from tunix_rt.cli.main import app\n"
+        "try:\n    app([], prog_name='tunix-rt')\n"
+        "except SystemExit:\n    pass\n"
+        "print(sorted({'grpc', 'tunix_rt.v1', 'tunix_rt.cli.training'} & set(sys.modules)))\n"
+    )
+    environment = os.environ | words
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    *told, heavy = done.stdout.splitlines()
+    assert (set(told), heavy) == ({path[1] for path in PATHS if path[0] == "train"}, "[]")
 
 
 @pytest.mark.parametrize("group", ["traces", "dataset", "train", "evaluation"])

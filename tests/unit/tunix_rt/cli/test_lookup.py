@@ -57,7 +57,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             trainer_wiring.TrainerSettings,
             trainer_wiring.migrate,
             trainer.jobs,
-            [{"id": JOB, "display_name": "first-run"}, {"id": FAR, "display_name": "two words"}],
+            [
+                {"id": JOB, "display_name": "first-run", "tags": ["lr 1e-3", "sweep"]},
+                {"id": FAR, "display_name": "two words", "tags": ["sweep", "swift"]},
+            ],
         ),
         (evaluator_wiring.EvaluatorSettings, evaluator_wiring.migrate, evaluator.evaluations, [{"id": NEAR}]),
         (evaluator_wiring.EvaluatorSettings, evaluator_wiring.migrate, evaluator.eval_sets, [{"id": "exam"}]),
@@ -95,7 +98,7 @@ def completed(line: str, **environment: str) -> list[str]:
     }
     result = CliRunner().invoke(app, [], env=variables, prog_name="tunix-rt")
     assert result.stderr == ""
-    return result.stdout.split()
+    return [line for line in result.stdout.splitlines() if line]
 
 
 KNOWN = [
@@ -109,7 +112,17 @@ KNOWN = [
 ]
 
 
-NAMES = [("train show two", []), ("train show fir", ["first-run"])]
+NAMES = [
+    ("train show two", [r"two\ words"]),
+    ("train show 'two", ["two words"]),
+    ("train show fir", ["first-run"]),
+    ("train list --tag sw", ["sweep", "swift"]),
+    ("train update x --remove-tag l", [r"lr\ 1e-3"]),
+    ("loop run x --tag sweep", ["sweep"]),
+    ("dataset list --tag sw", []),
+    ("train list --sort l", ["loss"]),
+    ("train list --sort name,-lo", ["name,-loss"]),
+]
 
 
 @pytest.mark.parametrize(("line", "words"), [*KNOWN, *NAMES])
