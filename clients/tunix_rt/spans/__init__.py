@@ -87,8 +87,11 @@ def conversations(spans: Iterable[Span], *, each_call: bool = False) -> Conversa
             found.refused.append(RefusedSpan(span.span_id, f"is inside itself: {inside[span.span_id]}"))
     tree = [span for span in spans if span.span_id not in inside]
     calls = _calls(tree, found)
-    threads = [_Thread.of(call) for call in calls] if each_call else _threads(calls)
+    threads = [_Thread.of(call, []) for call in calls] if each_call else _threads(calls)
     found.traces = [thread.trace() for thread in threads]
+    for trace in found.traces:
+        if not trace.tools and any(message.tool_calls for message in trace.messages):
+            found.left_out["conversations that call tools whose definitions were not recorded"] += 1
     return found
 
 
@@ -168,9 +171,9 @@ class _Thread:
     calls: list[ModelCall]
 
     @classmethod
-    def of(cls, call: ModelCall) -> _Thread:
+    def of(cls, call: ModelCall, keys: list[Key]) -> _Thread:
         thread = cls([], [], {}, [])
-        thread.add(call, [_key(message) for message in call.messages])
+        thread.add(call, keys)
         return thread
 
     def add(self, call: ModelCall, keys: list[Key]) -> None:
@@ -206,7 +209,7 @@ def _fact(span: Span, *names: str) -> str:
 
 
 def _finish_reason(span: Span) -> str:
-    given = span.attributes.get("gen_ai.response.finish_reasons")
+    given = span.attributes.get("gen_ai.response.finish_reasons", span.attributes.get("llm.finish_reason"))
     first = given[0] if isinstance(given, list | tuple) and given else given
     return first if isinstance(first, str) else ""
 
@@ -219,12 +222,12 @@ def _threads(calls: Iterable[ModelCall]) -> list[_Thread]:
         marks = _marks(keys)
         thread = next((by_mark[mark] for mark in reversed(marks) if mark in by_mark), None)
         if thread is not None and keys[: len(thread.keys)] == thread.keys:
-            del by_mark[_marks(thread.keys)[-1]]
+            del by_mark[marks[len(thread.keys) - 1]]
             thread.add(call, keys)
         else:
-            thread = _Thread.of(call)
+            thread = _Thread.of(call, keys)
             threads.append(thread)
-        by_mark[_marks(thread.keys)[-1]] = thread
+        by_mark[hash((marks[-1] if marks else 0, thread.keys[-1]))] = thread
     return threads
 
 

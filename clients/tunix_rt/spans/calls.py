@@ -24,6 +24,7 @@ from tunix_rt.spans.messages import SpanError, join, messages_of, read_json, too
 Attributes = Mapping[str, Any]
 
 _OPERATIONS: Final = ("chat", "generate_content", "text_completion")
+_MESSAGES: Final = ("gen_ai.input.messages", "gen_ai.output.messages")
 _DETAILS: Final = "gen_ai.client.inference.operation.details"
 _EVENT_ROLES: Final = {
     f"gen_ai.{role}.message": role for role in ("system", "developer", "user", "assistant", "tool")
@@ -103,8 +104,11 @@ def is_model_call(attributes: Attributes) -> bool:
 def holds_content(span: Span) -> bool:
     """Whether what was asked and answered is in the span; most instrumentations leave it out unless told."""
     try:
+        # Not read where it need not be: it is large.
+        if all(len(span.attributes.get(name) or "") > 2 for name in _MESSAGES):
+            return True
         held = _held(span)
-    except SpanError:
+    except (SpanError, TypeError):
         return True
     return held is not None and bool(held.asked and held.answered)
 
@@ -179,7 +183,7 @@ def _held(span: Span) -> _Held | None:
 
 
 def _gen_ai(span: Span) -> _Held | None:
-    names = ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.tool.definitions")
+    names = (*_MESSAGES, "gen_ai.tool.definitions")
     given: dict[str, Any] = {}
     for event in span.events:
         if event.name == _DETAILS:
@@ -206,6 +210,8 @@ def _rows(given: Attributes, name: str) -> list[Any]:
 
 def _openinference(span: Span) -> _Held | None:
     names = ("llm.input_messages", "llm.output_messages", "llm.tools")
+    if not _any_begins(span.attributes, "llm"):
+        return None
     asked, answered, tools = (entries(span.attributes, name) for name in names)
     if not asked and not answered:
         return None
@@ -262,6 +268,8 @@ def _openinference_tool(row: dict[str, Any]) -> Any:
 
 def _openllmetry(span: Span) -> _Held | None:
     names = ("gen_ai.prompt", "gen_ai.completion", "llm.request.functions")
+    if not _any_begins(span.attributes, "gen_ai.prompt", "gen_ai.completion"):
+        return None
     asked, answered, tools = (
         entries(span.attributes, name) if not isinstance(span.attributes.get(name), str) else []
         for name in names
@@ -355,6 +363,10 @@ def _oldest(span: Span) -> _Held | None:
     if not asked and not answered:
         return None
     return _Held(asked, answered, names=("gen_ai.prompt", "gen_ai.completion", ""))
+
+
+def _any_begins(attributes: Attributes, *names: str) -> bool:
+    return any(key.startswith(names) for key in attributes)
 
 
 def entries(attributes: Attributes, prefix: str) -> list[dict[str, Any]]:

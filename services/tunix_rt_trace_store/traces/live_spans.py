@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
-from tunix_rt_kit.errors import DomainError, InvalidArgument
+from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_trace_store.traces.model import NewTrace, TraceDraft
 from tunix_rt_trace_store.traces.validation import checked_traces
@@ -20,7 +20,9 @@ _log = get_logger("tunix_rt.spans")
 # How often due traces are looked for, at most; where little is waited it is every half of that.
 _LOOK_S: Final = 0.5
 _LEAST_LOOK_S: Final = 0.05
-_AT_ONCE: Final = 100
+# What one transaction settles; other writers wait for it.
+_AT_ONCE: Final = 50
+_BYTES_AT_ONCE: Final = 4 << 20
 # For so long a span that is sent again is known, and one that was refused can be looked at.
 _KNOWN: Final = timedelta(days=7)
 _FORGET_EVERY: Final = timedelta(minutes=10)
@@ -38,10 +40,23 @@ class NewSpan:
 
 @dataclass(frozen=True, slots=True)
 class DueTrace:
-    """A trace of OpenTelemetry whose spans are to become conversations, and how often spans came for it."""
+    """A trace of OpenTelemetry whose spans are to become conversations: how often spans came for it, and the
+    size of those that wait."""
 
     trace_id: bytes
     arrivals: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettledTrace:
+    """What became of the spans of a trace: the traces that were ``made``, and by id the spans that are
+    ``refused``, and why; an empty id means all of them."""
+
+    due: DueTrace
+    made: Sequence[NewTrace]
+    refused: Mapping[str, str]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +82,8 @@ class SpanRepository(Protocol):
 
     def add(self, batch: Sequence[NewSpan], windows: Windows, now: datetime) -> Sequence[NewSpan]: ...
     def due(self, now: datetime, limit: int) -> Sequence[DueTrace]: ...
-    def waiting(self, trace_id: bytes) -> Sequence[bytes]: ...
-    def settle(
-        self, trace: DueTrace, made: Sequence[NewTrace], refused: Mapping[str, str], now: datetime
-    ) -> bool: ...
+    def waiting(self, trace_ids: Sequence[bytes]) -> Mapping[bytes, Sequence[bytes]]: ...
+    def settle(self, traces: Sequence[SettledTrace], now: datetime) -> Sequence[SettledTrace]: ...
     def forget(self, before: datetime) -> None: ...
 
 
@@ -105,26 +118,26 @@ class LiveSpans:
     def assemble_due(self, now: datetime) -> int:
         """Make conversations of the traces whose time has come; returns of how many."""
         due = self._repository.due(now, _AT_ONCE)
-        for trace in due:
-            if self._stop.is_set():
-                break
-            self._settle(trace, now)
+        while due and sum(trace.size_bytes for trace in due[1:]) > _BYTES_AT_ONCE:
+            due = due[: len(due) // 2]
+        if due:
+            waiting = self._repository.waiting([trace.trace_id for trace in due])
+            made = [self._made(trace, waiting.get(trace.trace_id, ())) for trace in due]
+            # Others came meanwhile for those that are not among them.
+            for settled in self._repository.settle(made, now):
+                _tell(settled)
         if now - self._forgotten > _FORGET_EVERY:
             self._repository.forget(now - _KNOWN)
             self._forgotten = now
         return len(due)
 
-    def _settle(self, trace: DueTrace, now: datetime) -> None:
-        shown = trace.trace_id.hex()
+    def _made(self, trace: DueTrace, encoded: Sequence[bytes]) -> SettledTrace:
         try:
-            found = self._assemble(self._repository.waiting(trace.trace_id))
-        except DomainError:
-            raise
+            found = self._assemble(encoded)
         except Exception as error:
             # It would fail again and again, before all others. What it holds is kept.
-            _log.error("spans_not_assembled", trace_id=shown, exc_info=error)
-            self._repository.settle(trace, (), {"": f"internal error: {type(error).__name__}"}, now)
-            return
+            _log.error("spans_not_assembled", trace_id=trace.trace_id.hex(), exc_info=error)
+            return SettledTrace(trace, (), {"": f"internal error: {type(error).__name__}"})
         made: list[NewTrace] = []
         refused = dict(found.refused)
         for draft, span_ids in found.conversations:
@@ -132,13 +145,7 @@ class LiveSpans:
                 made += checked_traces([draft], 1, "conversation")
             except InvalidArgument as error:
                 refused.update(dict.fromkeys(span_ids, error.message))
-        if not self._repository.settle(trace, made, refused, now):
-            return  # Others came meanwhile.
-        if made or refused or found.left_out:
-            left_out = dict(found.left_out)
-            _log.info("spans_assembled", trace_id=shown, conversations=len(made), left_out=left_out)
-        for span_id, reason in refused.items():
-            _log.warning("span_refused", trace_id=shown, span_id=span_id, reason=reason)
+        return SettledTrace(trace, made, refused, found.left_out)
 
     def start(self) -> None:
         """Look for due traces from now on, in a thread."""
@@ -156,7 +163,7 @@ class LiveSpans:
         look_s = min(_LOOK_S, max(_LEAST_LOOK_S, self._windows.after_root.total_seconds() / 2))
         while not self._stop.wait(look_s):
             try:
-                while self.assemble_due(datetime.now(UTC)) == _AT_ONCE and not self._stop.is_set():
+                while self.assemble_due(datetime.now(UTC)) and not self._stop.is_set():
                     pass
                 failing = False
             except Exception as error:
@@ -164,3 +171,11 @@ class LiveSpans:
                 if not failing:
                     _log.error("spans_wait", error=str(error))
                 failing = True
+
+
+def _tell(settled: SettledTrace) -> None:
+    shown, made, left_out = settled.due.trace_id.hex(), len(settled.made), dict(settled.left_out)
+    if made or left_out:
+        _log.info("spans_assembled", trace_id=shown, conversations=made, left_out=left_out)
+    for span_id, reason in settled.refused.items():
+        _log.warning("span_refused", trace_id=shown, span_id=span_id, reason=reason)

@@ -12,8 +12,13 @@ from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, bulk_insert
 from tunix_rt_trace_store.tables import span_traces, spans
-from tunix_rt_trace_store.traces.live_spans import MAX_WAITING_BYTES, DueTrace, NewSpan, Windows
-from tunix_rt_trace_store.traces.model import NewTrace
+from tunix_rt_trace_store.traces.live_spans import (
+    MAX_WAITING_BYTES,
+    DueTrace,
+    NewSpan,
+    SettledTrace,
+    Windows,
+)
 from tunix_rt_trace_store.traces.repository import insert_traces
 
 _CHUNK: Final = 5_000
@@ -65,53 +70,68 @@ class SqlSpanRepository:
         """Up to ``limit`` traces whose spans are to become conversations, those that wait longest first."""
         with self._database.read() as session:
             found = session.execute(
-                select(span_traces.c.trace_id, span_traces.c.arrivals)
+                select(span_traces.c.trace_id, span_traces.c.arrivals, span_traces.c.size_bytes)
                 .where(span_traces.c.due_time <= now)
                 .order_by(span_traces.c.due_time)
                 .limit(limit)
             )
-            return [DueTrace(bytes(trace_id), arrivals) for trace_id, arrivals in found]
+            return [DueTrace(bytes(trace_id), arrivals, size) for trace_id, arrivals, size in found]
 
-    def waiting(self, trace_id: bytes) -> list[bytes]:
-        """The spans of a trace that wait, encoded."""
+    def waiting(self, trace_ids: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+        """The spans of each trace that wait, encoded."""
+        waiting: dict[bytes, list[bytes]] = {}
         with self._database.read() as session:
-            found = session.scalars(
-                select(spans.c.encoded).where(spans.c.trace_id == trace_id, spans.c.encoded.is_not(None))
+            here = spans.c.trace_id.in_(trace_ids)
+            found = session.execute(
+                select(spans.c.trace_id, spans.c.encoded).where(here, spans.c.encoded.is_not(None))
             )
-            return [bytes(encoded) for encoded in found if encoded is not None]
+            for trace_id, encoded in found:
+                waiting.setdefault(bytes(trace_id), []).append(bytes(encoded))
+        return waiting
 
-    def settle(
-        self, trace: DueTrace, made: Sequence[NewTrace], refused: Mapping[str, str], now: datetime
-    ) -> bool:
-        """Store what became of the spans that wait, and keep of them their ids alone, but for those that are
-        ``refused`` (an empty id: all of them).
+    def settle(self, traces: Sequence[SettledTrace], now: datetime) -> list[SettledTrace]:
+        """Store what became of the spans that wait, and keep their ids alone, but for those that are refused.
 
-        Returns False, and does nothing, if others came meanwhile or somebody else has settled it.
+        Returns the traces for which it did; of the others, spans came meanwhile, or somebody else did it.
         """
         with self._database.write() as session:
-            changed = session.connection().execute(
-                update(span_traces)
-                .where(
-                    span_traces.c.trace_id == trace.trace_id,
-                    span_traces.c.arrivals == trace.arrivals,
-                    span_traces.c.due_time.is_not(None),
-                )
-                .values(due_time=None, size_bytes=0, update_time=now, problems=dict(refused) or None)
+            due = select(span_traces.c.trace_id, span_traces.c.arrivals).where(
+                span_traces.c.trace_id.in_([trace.due.trace_id for trace in traces]),
+                span_traces.c.due_time.is_not(None),
             )
-            if not changed.rowcount:
-                return False
-            insert_traces(session, made, "keep")
-            if "" not in refused and len(refused) <= _CHUNK:
-                kept = [bytes.fromhex(span_id) for span_id in refused]
-                of_trace = update(spans).where(spans.c.trace_id == trace.trace_id)
-                session.execute(of_trace.where(spans.c.span_id.not_in(kept)).values(encoded=None))
-        return True
+            locked = session.execute(due.order_by(span_traces.c.trace_id).with_for_update())
+            arrivals = {bytes(trace_id): count for trace_id, count in locked}
+            settled = [trace for trace in traces if arrivals.get(trace.due.trace_id) == trace.due.arrivals]
+            if not settled:
+                return []
+            insert_traces(session, [made for trace in settled for made in trace.made], "keep")
+            ids = [trace.due.trace_id for trace in settled]
+            session.execute(
+                update(span_traces)
+                .where(span_traces.c.trace_id.in_(ids))
+                .values(due_time=None, size_bytes=0, update_time=now, problems=None)
+            )
+            clean = [trace.due.trace_id for trace in settled if not trace.refused]
+            session.execute(update(spans).where(spans.c.trace_id.in_(clean)).values(encoded=None))
+            for trace in settled:
+                if trace.refused:
+                    _keep_refused(session, trace)
+        return settled
 
     def forget(self, before: datetime) -> None:
         """Delete what is left of traces for which nothing came or happened since."""
         with self._database.write() as session:
             settled = delete(span_traces).where(span_traces.c.due_time.is_(None))
             session.execute(settled.where(span_traces.c.update_time < before))
+
+
+def _keep_refused(session: Session, trace: SettledTrace) -> None:
+    where = span_traces.c.trace_id == trace.due.trace_id
+    session.execute(update(span_traces).where(where).values(problems=dict(trace.refused)))
+    if "" not in trace.refused and len(trace.refused) <= _CHUNK:
+        kept = [bytes.fromhex(span_id) for span_id in trace.refused]
+        others = update(spans).where(spans.c.trace_id == trace.due.trace_id, spans.c.span_id.not_in(kept))
+        session.execute(others.values(encoded=None))
 
 
 _PUT_OFF: Final = (

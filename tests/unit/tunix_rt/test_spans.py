@@ -52,9 +52,15 @@ def test_an_agents_calls_become_one_conversation_with_what_it_thought() -> None:
         "model": "m-1",
     }
     assert trace.source == "otlp"
+    assert not found.left_out
     first, second = conversations(run, each_call=True).traces
     assert list(first.messages) == [ASKED, thought]
     assert list(second.messages) == WHOLE
+
+
+def test_calls_of_tools_that_nobody_recorded_are_counted() -> None:
+    kind = "conversations that call tools whose definitions were not recorded"
+    assert conversations([agent_run()[3]]).left_out == {kind: 1}
 
 
 def test_an_agent_that_another_asks_has_a_conversation_of_its_own() -> None:
