@@ -447,6 +447,9 @@ def _trace_items(
             if record.trace.messages:
                 conversations += 1
                 continue
+            if record.trace.messages:
+                told = "is a conversation; an item is one question with its answer"
+                raise FormatError(record.number, told, file=file)
             taken += 1
             lines.setdefault(record.trace.prompt, record.number)
             yield record.trace

@@ -1,26 +1,27 @@
-"""Chats as traces: a question, reasoned about and answered once.
+"""Chats as traces.
 
-Messages are OpenAI's (``role``, ``content``) or ShareGPT's (``from``, ``value``). A trace holds one question
-and one answer; a chat of several turns is refused, because nothing of its earlier turns would reach the
-model. White space is content: texts are kept to the byte, except for line breaks that touch a mark of the
-reasoning.
+Messages are OpenAI's (``role``, ``content``) or ShareGPT's (``from``, ``value``). One question that is
+reasoned about and answered once is a trace in the first form; everything else is a conversation. White space
+is content: texts are kept to the byte, except for line breaks that touch a mark of the reasoning.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from tunix_rt import v1
 from tunix_rt.formats import rows
-from tunix_rt.formats.lines import parse_line
-from tunix_rt.formats.reading import Builder, Reading
+from tunix_rt.formats.learned import is_not_whole, mark_of, says_no
+from tunix_rt.formats.lines import object_of, parse_line
+from tunix_rt.formats.reading import Reading
 from tunix_rt.formats.rows import paragraphs
+from tunix_rt.formats.talks import CHATS, conversation, named_field
+from tunix_rt.formats.thoughts import CLOSE, OPEN, split_thoughts
+from tunix_rt.formats.turns import REASONING
 
 _ROLES: Final = {
     "system": "system",
@@ -31,33 +32,16 @@ _ROLES: Final = {
     "gpt": "assistant",
     "model": "assistant",
 }
-# What servers and datasets call the reasoning that stands beside the answer.
-_REASONING: Final = ("reasoning_content", "reasoning", "thinking")
-# What a message may carry that a trace has no place for, and that changes what the message means.
-_NOT_KEPT: Final = ("tool_calls", "function_call", "tool_call_id", "audio", "images", "refusal")
-_OPEN: Final = "<think>"
-_CLOSE: Final = "</think>"
-# They belong to the mark that they touch, not to the text: templates write them, and take them away again.
-_BREAKS: Final = "\r\n"
-# What datasets say beside a message, or a line, about whether it is learned: OpenAI and Mistral write
-# `weight`, axolotl `train`, ms-swift `loss`, torchtune `masked`, and others have words of their own.
-_LEARNED: Final = frozenset(
-    {
-        *("weight", "loss", "loss_weight", "loss_scale", "loss_mask"),
-        *("train", "training", "trainable", "train_on_turn", "learn", "learnable", "supervised"),
-    }
-)
-_MASKED: Final = frozenset({"mask", "masked"})
-_ABOUT_LEARNING: Final = frozenset(
-    {
-        *("weight", "weights", "loss", "losses", "mask", "masks", "masked", "unmasked"),
-        *("train", "trained", "trainable", "training", "untrained", "learn", "learned", "learnable"),
-        *("supervise", "supervised", "supervision"),
-    }
-)
-_WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
-_WORDS_OF_TABLES: Final = {"false": False, "no": False, "0": 0, "0.0": 0, "true": True, "yes": True, "1": 1}
+_PLAIN: Final = (["user", "assistant"], ["system", "user", "assistant"])
+# What makes a conversation of a message that has it.
+_MORE: Final = ("tool_calls", "function_call", "tool_call_id", "audio", "images", "refusal")
+_TOOLS: Final = ("tools", "functions")
 _PAIR: Final = ("prompt", "completion")
+_UNREASONED: Final = (
+    "has no reasoning; if these are questions and answers alone, import them with --answers-only "
+    f"(reasoning would be in reasoning_content, in {OPEN}...{CLOSE} before the answer, in a line `#### N` at "
+    "its end, or in a column: --column steps=COLUMN)"
+)
 
 
 class _Message(BaseModel):
@@ -77,23 +61,85 @@ class _ChatRow(BaseModel):
     source: str | None = None
 
 
-def chat_reader(reading: Reading) -> Builder:
-    """What makes traces of chats."""
-    return partial(chat, answers_only=reading.answers_only)
-
-
-def chat(line: bytes, number: int, file: str, *, answers_only: bool = False) -> v1.Trace:
+def chat(line: bytes, number: int, file: str, *, reading: Reading) -> v1.Trace:
     """One chat; raises FormatError that names what is wrong or could not be kept.
 
     The reasoning is ``reasoning_content`` of the assistant's message, or ``<think>...</think>`` before its
-    answer; each paragraph becomes a step. With ``answers_only`` an answer without reasoning is a step of its
-    own. A system message, and whatever else stands on the line, goes into the metadata. A field that says
-    that the answer or the line is not to be learned is refused, because traces are learned.
+    answer; each paragraph becomes a step. A question without reasoning, several turns, and what has tools is
+    a conversation. With ``reading.answers_only`` an answer without reasoning is a step of its own.
     """
-    return _Chat(parse_line(_ChatRow, line, number, file), number, file, answers_only).trace(line)
+    document = object_of(line, number, file)
+    return chat_of(document, line, number, file, reading)
 
 
-def pair(row: Mapping[str, Any], number: int, file: str, *, answers_only: bool = False) -> v1.Trace:
+def chat_of(
+    document: Mapping[str, Any],
+    line: bytes,
+    number: int,
+    file: str,
+    reading: Reading,
+    named: Mapping[str, str] | None = None,
+) -> v1.Trace:
+    """As ``chat``, of a line that was read; ``named`` has other names of its messages for errors."""
+    messages = next((document[key] for key in CHATS if key in document), None)
+    if not isinstance(messages, list) or not messages or _is_plain(document, messages, reading):
+        row = parse_line(_ChatRow, line, number, file)
+        return _Chat(row, number, file, reading.answers_only, named).trace(line)
+    return conversation(document, line, number, file, reading, named)
+
+
+def _is_plain(document: Mapping[str, Any], messages: list[Any], reading: Reading) -> bool:
+    """Whether messages are a question and one answer with its reasoning, right or with a mistake in it."""
+    if not all(isinstance(message, dict) for message in messages):
+        return False
+    given = [message.get("role", message.get("from")) for message in messages]
+    roles = [_ROLES.get(role) if isinstance(role, str) else None for role in given]
+    if roles not in _PLAIN or any(document.get(key) not in _NO_TOOLS for key in _TOOLS):
+        return False
+    if any(message.get(key) for message in messages for key in _MORE):
+        return False
+    if not all(_is_text(message.get("content", message.get("value"))) for message in messages):
+        return False
+    answer = messages[-1]
+    return not _is_unlearned(answer) and (reading.answers_only or _may_reason(answer))
+
+
+_NO_TOOLS: Final[tuple[Any, ...]] = (None, "", "[]", [], {})
+
+
+def _is_text(content: Any) -> bool:
+    """Whether a content is a text, texts, or none that could be one."""
+    if not isinstance(content, list):
+        return not isinstance(content, dict)
+    return all(
+        isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+        for part in content
+    )
+
+
+def _is_unlearned(answer: Mapping[str, Any]) -> bool:
+    """Whether a message is marked as not to be learned, without any doubt."""
+    try:
+        return any(mark_of(key, value) is False for key, value in answer.items())
+    except ValueError:
+        return False
+
+
+def _may_reason(answer: Mapping[str, Any]) -> bool:
+    beside = [answer[key] for key in REASONING if answer.get(key)]
+    if any(not isinstance(text, str) or text.strip() for text in beside):
+        return True
+    content = answer.get("content", answer.get("value"))
+    text = "".join(part["text"] for part in content) if isinstance(content, list) else content
+    if not isinstance(text, str):
+        return False
+    try:
+        return bool(split_thoughts(text)[0].strip())
+    except ValueError:
+        return True
+
+
+def pair(row: Mapping[str, Any], number: int, file: str, *, reading: Reading) -> v1.Trace:
     """A ``prompt`` and its ``completion``, each a text or, as TRL has them too, a list of messages.
 
     Beside them there may be ``metadata`` and ``source``. A completion that ends in a line `#### N` is read as
@@ -112,8 +158,12 @@ def pair(row: Mapping[str, Any], number: int, file: str, *, answers_only: bool =
             messages.append({"role": role, "content": given} if message is None else message)
         if not given:
             raise rows.wrong(key, "is missing or empty", number, file)
-    line = json.dumps({"messages": messages, **beside}, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return _Chat(parse_line(_ChatRow, line, number, file), number, file, answers_only, named).trace(line)
+    document = {"messages": messages, **beside}
+    line = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    if isinstance(prompt, str) and isinstance(completion, str):
+        chat_row = parse_line(_ChatRow, line, number, file)
+        return _Chat(chat_row, number, file, reading.answers_only, named).trace(line)
+    return chat_of(document, line, number, file, reading, named)
 
 
 class _Chat:
@@ -136,7 +186,6 @@ class _Chat:
     def trace(self, line: bytes) -> v1.Trace:
         roles = [self._role(index) for index in range(len(self._row.messages))]
         self._check_learned(roles)
-        self._check_turns(roles)
         user, assistant = len(roles) - 2, len(roles) - 1
         prompt = self._text(user)
         reasoning, answer = self._split(assistant)
@@ -180,10 +229,10 @@ class _Chat:
         for index, role in enumerate(roles):
             extra = self._row.messages[index].model_extra or {}
             for key, value in extra.items() if role == "assistant" else ():
-                if _unlearned(key, value):
+                if is_not_whole(key, value):
                     raise self._unlearnable(f"messages[{index}].{key}", value)
         for key, value in (self._row.model_extra or {}).items():
-            if _says_no(key, value):
+            if says_no(key, value):
                 raise self._unlearnable(key, value)
 
     def _unlearnable(self, field: str, value: Any) -> Exception:
@@ -193,28 +242,9 @@ class _Chat:
             "learned",
         )
 
-    def _check_turns(self, roles: list[str]) -> None:
-        if roles in (["user", "assistant"], ["system", "user", "assistant"]):
-            return
-        if "assistant" not in roles:
-            problem = "has no assistant turn; a trace needs the answer with its reasoning"
-        elif "user" not in roles:
-            problem = "has no user turn; a trace needs the question"
-        elif roles.count("user") > 1 and roles.count("assistant") > 1:
-            problem = (
-                f"has {roles.count('assistant')} assistant turns; a trace holds one question and one answer, "
-                "and the turns before the last would be lost"
-            )
-        else:
-            problem = f"has the turns {', '.join(roles[:8])}; expected system (or none), user, assistant"
-        raise self._wrong("messages", problem)
-
     def _text(self, index: int, may_be_empty: bool = False) -> str:
         message = self._row.messages[index]
         where = f"messages[{index}]"
-        for key in _NOT_KEPT:
-            if (message.model_extra or {}).get(key):
-                raise self._wrong(f"{where}.{key}", "cannot be kept in a trace, which holds text alone")
         content = message.content
         if isinstance(content, list):
             content = "".join(self._part(part, f"{where}.content[{at}]") for at, part in enumerate(content))
@@ -237,53 +267,30 @@ class _Chat:
         where = f"messages[{index}]"
         content = self._text(index)
         beside = self._reasoning(index)
-        inside, answer = self._think(content, f"{where}.content")
+        try:
+            inside, answer = split_thoughts(content)
+        except ValueError as problem:
+            raise self._wrong(f"{where}.content", str(problem)) from None
         if beside and inside.strip():
-            raise self._wrong(where, f"has its reasoning twice: beside the answer, and in {_OPEN}")
+            raise self._wrong(where, f"has its reasoning twice: beside the answer, and in {OPEN}")
         reasoning = beside or inside
         if not reasoning.strip():
-            if self._answers_only:
-                reasoning = ""
-            else:
-                raise self._wrong(where, self._unreasoned)
+            if not self._answers_only:
+                raise self._wrong(where, _UNREASONED)
+            reasoning = ""
         if not answer.strip():
             raise self._wrong(f"{where}.content", "has no answer behind the reasoning")
         return reasoning, answer
 
-    @property
-    def _unreasoned(self) -> str:
-        others = (
-            ", in a line `#### N` at its end, or in a column: --column steps=COLUMN" if self._named else ""
-        )
-        return (
-            "has no reasoning; if these are questions and answers alone, import them with --answers-only "
-            f"(reasoning would be in reasoning_content, in {_OPEN}...{_CLOSE} before the answer{others})"
-        )
-
     def _reasoning(self, index: int) -> str:
         extra = self._row.messages[index].model_extra or {}
-        found = {key: extra[key] for key in _REASONING if extra.get(key)}
+        found = {key: extra[key] for key in REASONING if extra.get(key)}
         for key, value in found.items():
             if not isinstance(value, str):
                 raise self._wrong(f"messages[{index}].{key}", "is no string")
         if len(set(found.values())) > 1:
             raise self._wrong(f"messages[{index}]", f"has {' and '.join(found)}, which differ")
         return next(iter(found.values()), "")
-
-    def _think(self, content: str, where: str) -> tuple[str, str]:
-        opened, closed = content.count(_OPEN), content.count(_CLOSE)
-        if not opened and not closed:
-            return "", content
-        if opened > closed:
-            raise self._wrong(where, f"opens {_OPEN} and never closes it")
-        if closed > 1:
-            raise self._wrong(where, f"has {_CLOSE} {closed} times; once is right")
-        before, mark, rest = content.partition(_OPEN) if opened else ("", "", content)
-        if before.strip():
-            raise self._wrong(where, f"has text before {mark}; the reasoning comes first")
-        # Some models are given the opening mark with the question, and write the closing one alone.
-        reasoning, _, answer = rest.partition(_CLOSE)
-        return reasoning.strip(_BREAKS), answer.lstrip(_BREAKS)
 
     def _facts(self, roles: list[str]) -> tuple[str, dict[str, Any]]:
         """The source, and the metadata: the line's own, the system message, and all else on the line."""
@@ -311,48 +318,9 @@ class _Chat:
         return {
             key: value
             for key, value in extra.items()
-            if key not in _REASONING and value is not None and value != [] and value != ""
+            if key not in REASONING and value is not None and value != [] and value != ""
         }
 
     def _wrong(self, field: str, problem: str) -> Exception:
-        message, dot, rest = field.partition(".")
-        if message in self._named:
-            named = self._named[message]
-            field = named if named in _PAIR and rest == "content" else f"{named}{dot}{rest}"
+        field = named_field(field, self._named)
         return rows.wrong(field, problem, self._number, self._file)
-
-
-def _unlearned(key: str, value: Any) -> bool:
-    """Whether a field of an answer says, or may say, that not all of the answer is to be learned.
-
-    A field whose name is not known, but speaks of training, weights, losses or masks, may say anything.
-    """
-    if value is None:
-        return False
-    if key in _LEARNED:
-        return not _is_number(value, 1)
-    if key in _MASKED:
-        return not _is_number(value, 0)
-    return not _ABOUT_LEARNING.isdisjoint(word.lower() for word in _WORD.findall(key))
-
-
-def _says_no(key: str, value: Any) -> bool:
-    """Whether a field of a whole line says that the line is not to be learned.
-
-    Other facts may stand there: a weight in grams, the loss that some model had.
-    """
-    if key in _MASKED:
-        return _is_number(value, 1)
-    return key in _LEARNED and (value is False or (key != "loss" and _is_number(value) and value <= 0))
-
-
-def says_not_learned(key: str, value: Any) -> bool:
-    """Whether a fact beside an answer says that the answer is not to be learned; tables say it in words."""
-    if isinstance(value, str):
-        word = value.strip().casefold()
-        value = _WORDS_OF_TABLES.get(word, value)
-    return _says_no(key, value)
-
-
-def _is_number(value: Any, wanted: int | None = None) -> bool:
-    return isinstance(value, int | float) and (wanted is None or value == wanted)

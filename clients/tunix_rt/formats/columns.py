@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from tunix_rt.errors import FormatError
-from tunix_rt.formats.chat import says_not_learned
 from tunix_rt.formats.compression import Source, name_of
 from tunix_rt.formats.delimited import DELIMITERS, Row, read_table
-from tunix_rt.formats.rows import MAX_LABEL, TRACE_VERSION, ends_in_result, paragraphs
+from tunix_rt.formats.learned import says_not_learned
+from tunix_rt.formats.rows import MAX_LABEL, TRACE_VERSION, encoded, ends_in_result, paragraphs
 from tunix_rt.schema import nearest
 
 METADATA: Final = "metadata"
@@ -271,15 +271,6 @@ def _as_it_was(row: Row, header: Sequence[str]) -> bytes:
     """A row that can be no record, as an object in which nothing is lost."""
     names = [*header, *(f"column_{place + 1}" for place in range(len(header), len(row.cells)))]
     return encoded(dict(zip(names, row.cells, strict=False)))
-
-
-def encoded(document: Mapping[str, Any]) -> bytes:
-    """An object as a line; what is no text stays in it for the error that names it."""
-    return _ENCODER.encode(document).encode("utf-8", "surrogateescape")
-
-
-# Made once, as to make one takes as long as a row does.
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 
 def gathered(fields: dict[str, Any], form: Form) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 from tunix_rt import v1
 from tunix_rt.errors import FormatError
-from tunix_rt.formats.columns import ITEM_FORM, Where, assign, encoded, gathered, table_rows
+from tunix_rt.formats.columns import ITEM_FORM, Where, assign, gathered, table_rows
 from tunix_rt.formats.compression import Source
 from tunix_rt.formats.delimited import DELIMITERS, table_format
 from tunix_rt.formats.grading import grader_for, typed, written
 from tunix_rt.formats.kinds import hint_for_items
 from tunix_rt.formats.lines import keys_of, object_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet
-from tunix_rt.formats.rows import ends_in_result
+from tunix_rt.formats.rows import encoded, ends_in_result
 
 GraderName: TypeAlias = Literal["numeric", "math", "text", "auto"]
 ItemFormat: TypeAlias = Literal["auto", "items", "csv", "tsv", "prompt-completion"]

@@ -8,10 +8,10 @@ from typing import Any, Final
 from tunix_rt import v1
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.chat import chat, pair
-from tunix_rt.formats.columns import TRACE_FORM, Assigned, Where, assign, encoded, gathered, trace_document
+from tunix_rt.formats.columns import TRACE_FORM, Assigned, Where, assign, gathered, trace_document
 from tunix_rt.formats.lines import object_of
 from tunix_rt.formats.reading import Reading
-from tunix_rt.formats.rows import native
+from tunix_rt.formats.rows import encoded, native
 
 _PLAIN: Final = {"prompt", "completion", "metadata", "source"}
 _KNOWN: Final = 100
@@ -35,8 +35,8 @@ class Pairs:
         if "steps" in document:
             return native(encoded(document), number, file)
         if "messages" in document or "conversations" in document:
-            return chat(encoded(document), number, file, answers_only=self._reading.answers_only)
-        return pair(document, number, file, answers_only=self._reading.answers_only)
+            return chat(encoded(document), number, file, reading=self._reading)
+        return pair(document, number, file, reading=self._reading)
 
     def document(self, line: bytes, number: int, file: str) -> dict[str, Any]:
         """The fields of a line under their own names; raises FormatError."""

@@ -24,8 +24,10 @@ _NATIVE: Final = ("prompt", "steps", "final_answer")
 _PAIR: Final = {"prompt", "completion"}
 _FORMS: Final = (
     set(_NATIVE), {"question", "answer"}, {"messages"}, {"conversations"}, {"prompts", "trace_steps"},
-    _PAIR,
+    _PAIR, {"instruction", "output"}, {"request", "response"},
 )  # fmt: skip
+_STRUCTS: Final = {"messages", "conversations", "tools", "functions", "request", "response"}
+_TOOLS: Final = {"tools", "functions", "tool_calls", "function_call"}
 FIELDS: Final = (
     *_NATIVE, "source", "trace_version", "metadata", "question", "answer", "messages", "conversations",
     "id", "prompts", "trace_steps", "completion",
@@ -131,6 +133,9 @@ def _listed(names: list[str]) -> str:
 
 
 def _line(row: dict[str, Any]) -> bytes:
+    # Lists of structs have all keys of all rows; those that a row has not are null.
+    for key in _STRUCTS & row.keys():
+        row[key] = _without_nulls(row[key], key in _TOOLS)
     # A null says that a row has no such field.
     document = {field: value for field, value in row.items() if value is not None}
     inner = {field: document.pop(field) for field in list(document) if field.startswith(_METADATA)}
@@ -142,6 +147,19 @@ def _line(row: dict[str, Any]) -> bytes:
         _complete(document)
     # What is not UTF-8 is left as it is, for the error that names the row.
     return json.dumps(document, ensure_ascii=False, default=_plain).encode("utf-8", "surrogateescape")
+
+
+def _without_nulls(value: Any, inside: bool) -> Any:
+    """``value`` without the null fields of tools and of calls, which no row has written."""
+    if isinstance(value, list):
+        return [_without_nulls(entry, inside) for entry in value]
+    if isinstance(value, dict):
+        return {
+            key: _without_nulls(entry, inside or key in _TOOLS)
+            for key, entry in value.items()
+            if entry is not None or not inside
+        }
+    return value
 
 
 def _complete(document: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from tunix_rt import v1
 from tunix_rt.errors import FormatError
-from tunix_rt.formats.chat import chat_reader
+from tunix_rt.formats.alpaca import KEYS, alpaca_reader
+from tunix_rt.formats.api_logs import is_log, log_reader
 from tunix_rt.formats.columns import TRACE_FORM, TableRow, table_rows, trace_document
 from tunix_rt.formats.compression import PARQUET_PIPED, Source, name_of
 from tunix_rt.formats.conversations import conversation_document
@@ -39,6 +40,10 @@ TraceFormat: TypeAlias = Literal[
     "native",
     "gsm8k",
     "chat",
+    "openai",
+    "anthropic",
+    "sharegpt",
+    "alpaca",
     "dataset",
     "parquet",
     "csv",
@@ -66,10 +71,15 @@ def _is_native(keys: set[str]) -> bool:
 
 LINE_FORMATS: Final = (
     LineFormat("native", {"trace_version", "messages"}.issubset, lambda _: native),
-    LineFormat("chat", {"messages"}.issubset, chat_reader),
-    LineFormat("chat", {"conversations"}.issubset, chat_reader),
+    LineFormat("openai", {"messages", "choices"}.issubset, log_reader),
+    LineFormat("chat", {"messages"}.issubset, log_reader),
+    LineFormat("chat", {"conversations"}.issubset, log_reader),
+    LineFormat("anthropic", lambda _: False, log_reader),
+    LineFormat("sharegpt", lambda _: False, log_reader),
     LineFormat("gsm8k", {"question", "answer"}.issubset, lambda _: gsm8k),
     LineFormat("dataset", {"prompts", "trace_steps"}.issubset, lambda _: dataset),
+    LineFormat("alpaca", KEYS.issubset, alpaca_reader),
+    LineFormat("openai", is_log, log_reader),
     LineFormat(
         _PAIRS,
         lambda keys: {"prompt", "completion"} <= keys and keys.isdisjoint(_NATIVE_LATER),
@@ -124,10 +134,11 @@ def read_traces(
         source: a path, ``-`` for standard input, or an open file, text or binary. What is compressed by gzip
             or Zstandard is decompressed. JSON may be one object a line, an array, or broken over lines.
         format: ``native`` (see ``trace_from_json``), ``gsm8k`` (``question``, and ``answer`` of reasoning
-            lines and ``#### N``), ``chat`` (``messages`` or ``conversations``), ``dataset`` (rows of a
-            dataset in the trace format), ``prompt-completion`` (a prompt and a completion), ``parquet``
-            (rows of any of these), ``csv`` or ``tsv`` (a header, then rows), or ``auto``: the file's name,
-            its beginning and its keys tell.
+            lines and ``#### N``), ``chat`` (``messages`` or ``conversations``; ``sharegpt`` is another name),
+            ``openai`` and ``anthropic`` (chats, or logs of requests and responses), ``alpaca``
+            (``instruction``, ``input``, ``output``), ``dataset`` (rows of a dataset in the trace format),
+            ``prompt-completion`` (a prompt and a completion), ``parquet`` (rows of any of these), ``csv`` or
+            ``tsv`` (a header, then rows), or ``auto``: the file's name, its beginning and its keys tell.
         columns: for Parquet, CSV and TSV the column, for ``prompt-completion`` the key, that holds each
             field, as {"prompt": "question"}.
         delimiter: for CSV and TSV what separates the cells. Left out: a comma for CSV, a tab for TSV.

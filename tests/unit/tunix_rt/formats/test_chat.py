@@ -109,22 +109,19 @@ def test_a_source_that_is_too_long_for_the_field_is_kept_in_the_metadata() -> No
         (chat(USER), "messages: has no assistant turn"),
         (chat(SYSTEM, ASSISTANT), "messages: has no user turn"),
         (
-            chat(USER, ASSISTANT, USER, ASSISTANT),
-            "messages: has 2 assistant turns; a trace holds one question",
+            chat(ASSISTANT, USER),
+            "messages[0].role: is assistant; a conversation begins with a message of the user's",
         ),
-        (chat(USER, USER, ASSISTANT), "messages: has the turns user, user, assistant; expected system"),
-        (chat(ASSISTANT, USER), "messages: has the turns assistant, user; expected system"),
-        (chat(USER, {"role": "tool", "content": "x"}), "messages[1].role: is 'tool'; a trace is made of"),
+        (
+            chat(USER, {"role": "tool", "content": "x"}, ASSISTANT),
+            "messages[1].role: is tool, but the",
+        ),
+        (chat(USER, {"role": "bot", "content": "x"}), "messages[1].role: is 'bot'; system, developer, user,"),
         (chat(USER, {"content": "x"}), "messages[1].role: is missing"),
         (chat(USER, answered("<think>abc")), "messages[1].content: opens <think> and never closes it"),
         (chat(USER, answered("<think>a</think>b</think>c")), "messages[1].content: has </think> 2 times"),
         (chat(USER, answered("<think>a</think><think>c")), "opens <think> and never closes it"),
         (chat(USER, answered("Well. <think>a</think>b")), "messages[1].content: has text before <think>"),
-        (
-            chat(USER, answered("2")),
-            "messages[1]: has no reasoning; if these are questions and answers alone, import",
-        ),
-        (chat(USER, answered("<think> </think>2")), "messages[1]: has no reasoning"),
         (
             chat(USER, answered("<think>a</think> ")),
             "messages[1].content: has no answer behind the reasoning",
@@ -136,10 +133,10 @@ def test_a_source_that_is_too_long_for_the_field_is_kept_in_the_metadata() -> No
         (chat(USER | {"content": 5}, ASSISTANT), "messages[0].content: is no string and no list of texts"),
         (chat(USER | {"content": ""}, ASSISTANT), "messages[0].content: is empty"),
         (chat(USER | {"content": " "}, ASSISTANT), "messages[0].content: is white space alone"),
-        (chat(USER, ASSISTANT | {"tool_calls": [{}]}), "messages[1].tool_calls: cannot be kept in a trace"),
+        (chat(USER, ASSISTANT | {"tool_calls": [{}]}), "messages[1].tool_calls[0].name: is missing"),
         (
             chat(USER | {"content": [{"type": "image_url", "image_url": "x"}]}, ASSISTANT),
-            "messages[0].content[0]: is no text",
+            "messages[0].content[0]: is an image, and a trace holds text alone",
         ),
         (chat(SYSTEM, USER, ASSISTANT, system="Other."), "system: stands twice with different values"),
         (chat(USER, ASSISTANT, n=float("nan")), "metadata.n: is nan; numbers are finite"),
@@ -147,8 +144,8 @@ def test_a_source_that_is_too_long_for_the_field_is_kept_in_the_metadata() -> No
         (chat(USER | {"content": "x" * 50_001}, ASSISTANT), "messages[0].content: has 50,001 characters"),
         (chat(USER, answered("x" * 50_001, thinking="y")), "messages[1].content: has 50,001 characters"),
         (
-            chat(USER, answered("2", thinking="x" * 20_001)),
-            "messages[1].reasoning: has 20,001 characters without a blank line",
+            chat(USER, answered("2", thinking="x" * 500_001)),
+            "messages[1].reasoning: has 500,001 characters without a blank line",
         ),
     ],
 )
@@ -160,15 +157,29 @@ def test_what_cannot_be_kept_is_refused_by_name(row: Any, said: str) -> None:
 
 
 UNLEARNED = [
-    *(("weight", value) for value in (0, 0.0, False, 0.5, -1, 2, "1", [1])),
-    *((key, False) for key in ("train", "training", "trainable", "learn", "loss", "supervised")),
-    *((key, 0) for key in ("loss_weight", "loss_scale", "loss_mask", "train_on_turn")),
-    *(("mask", value) for value in (True, 1, "x")),
-    ("masked", True),
+    *(("weight", value) for value in (0.5, -1, 2, "1", [1])),
+    ("mask", "x"),
     ("train_detail", [{"begin_offset": 0, "end_offset": 3, "train": False}]),
     # A name that is not known may mean either.
     *((key, value) for key in ("skip_loss", "lossWeight", "is-trained", "no_train") for value in (True, 0)),
 ]
+
+
+MARKED_NO = [
+    *(("weight", value) for value in (0, 0.0, False)),
+    *((key, False) for key in ("train", "training", "trainable", "learn", "loss", "supervised")),
+    *((key, 0) for key in ("loss_weight", "loss_scale", "loss_mask", "train_on_turn")),
+    *(("mask", value) for value in (True, 1)),
+    ("masked", True),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), MARKED_NO)
+def test_an_answer_that_is_not_to_be_learned_is_marked_so(key: str, value: Any) -> None:
+    for assistant in (ASSISTANT | {key: value}, {"from": "gpt", "value": "<think>a</think>b", key: value}):
+        trace = read(chat(SYSTEM, USER, assistant))
+        assert [message.train for message in trace.messages] == [0, 0, v1.Message.TRAIN_NO]
+        assert not trace.metadata.fields
 
 
 @pytest.mark.parametrize(("key", "value"), UNLEARNED)

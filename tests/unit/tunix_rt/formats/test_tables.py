@@ -280,7 +280,7 @@ def test_other_keys_are_named() -> None:
         ({"prompt": "q", "completion": "<think>r</think>a", "weight": 0}, "the answer of a trace is learned"),
         ({"prompt": "q", "completion": "<think>r"}, "completion: opens <think> and never closes it"),
         ({"prompt": [{"role": "user", "content": ""}], "completion": [CHAT]}, "prompt[0].content: is empty"),
-        ({"prompt": "q", "completion": [CHAT, CHAT]}, "messages: has the turns"),
+        ({"prompt": [CHAT], "completion": [CHAT]}, "messages: has no user turn"),
     ],
 )
 def test_a_wrong_prompt_or_completion_is_named(line: dict[str, Any], said: str) -> None:
@@ -292,7 +292,6 @@ def test_answers_without_reasoning_are_taken_when_asked_for() -> None:
     for text, format in (
         ("prompt,completion\nq,a\n", "csv"),
         ('{"prompt": "q", "completion": "a"}', "auto"),
-        (json.dumps({"messages": [{"role": "user", "content": "q"}, CHAT | {"content": "a"}]}), "auto"),
     ):
         (wrong,) = records(text, format)  # type: ignore[arg-type]
         assert "import them with --answers-only" in str(wrong.error)
@@ -317,7 +316,7 @@ def test_answers_without_reasoning_are_taken_when_asked_for() -> None:
             "tunix-rt evalset import",
         ),
         (b'{"prompt": "q", "chosen": "a", "rejected": "b"}', "--column completion=chosen"),
-        (b'{"instruction": "q", "output": "a"}', "--format prompt-completion"),
+        (b'{"asked": "q", "output": "a"}', "--format prompt-completion"),
         (b'{"question": "q", "answer": "a"}', "--format prompt-completion"),
         (b'{"text": "once upon a time"}', "nothing takes it"),
     ],

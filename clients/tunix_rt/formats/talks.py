@@ -1,0 +1,241 @@
+"""A line with messages and tools as a conversation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tunix_rt import v1
+from tunix_rt.formats import rows
+from tunix_rt.formats.content import ContentReader, is_object
+from tunix_rt.formats.conversations import MAX_CALLS, json_text
+from tunix_rt.formats.learned import says_no
+from tunix_rt.formats.reading import Reading
+from tunix_rt.formats.turn_order import first_fault
+from tunix_rt.formats.turns import Turns
+from tunix_rt.turns import text_of
+
+CHATS: Final = ("messages", "conversations")
+_TOOLS: Final = ("tools", "functions")
+_SYSTEM: Final = "system"
+# Fields that hold a message's text, not a message.
+_TEXT_FIELD: Final = re.compile(
+    r"prompt|completion|instruction|output|system|history\[\d+\]\[\d\]|(?:.*\.)?(?:instructions|input)"
+)
+
+
+def named_field(field: str, named: Mapping[str, str]) -> str:
+    """A field of a message under the name that it has in the file."""
+    message, dot, rest = field.partition(".")
+    if message not in named:
+        return field
+    name = named[message]
+    return name if rest == "content" and _TEXT_FIELD.fullmatch(name) else f"{name}{dot}{rest}"
+
+
+def conversation(
+    document: Mapping[str, Any],
+    line: bytes,
+    number: int,
+    file: str,
+    reading: Reading,
+    named: Mapping[str, str] | None = None,
+) -> v1.Trace:
+    """The conversation of a document with ``messages`` (or ``conversations``), ``tools`` and ``system``.
+
+    Everything else in it becomes metadata. A question, reasoning and an answer alone become a trace in the
+    first form. ``named`` has other names of messages for errors. Raises FormatError.
+    """
+    return _Talk(document, number, file, reading, named or {}).trace(line)
+
+
+class _Talk:
+    """One document on its way to a trace."""
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        number: int,
+        file: str,
+        reading: Reading,
+        named: Mapping[str, str],
+    ) -> None:
+        self._document = document
+        self._key = next(key for key in CHATS if key in document)
+        self._number = number
+        self._file = file
+        self._reading = reading
+        self._named = named
+        self._turns = Turns(reading, self._wrong)
+
+    def trace(self, line: bytes) -> v1.Trace:
+        self._check_learned()
+        self._add_system()
+        for index, item in enumerate(self._document[self._key]):
+            self._turns.add(item, f"{self._key}[{index}]")
+        self._turns.end()
+        tools = self._tools()
+        self._check()
+        source, metadata = self._facts()
+        trace = v1.Trace(
+            trace_version=rows.TRACE_VERSION,
+            messages=self._turns.messages,
+            tools=tools,
+            source=source,
+            metadata=rows.metadata_of(metadata, self._number, self._file),
+        )
+        return rows.checked(as_question(trace), line, self._number, self._file)
+
+    def _wrong(self, field: str, problem: str) -> Exception:
+        return rows.wrong(named_field(field, self._named), problem, self._number, self._file)
+
+    def _check_learned(self) -> None:
+        for key, value in self._document.items():
+            if says_no(key, value):
+                raise self._wrong(
+                    key, f"is {repr(value)[:60]}, so that nothing of the line is to be learned; leave it out"
+                )
+
+    def _add_system(self) -> None:
+        """The system message that stands beside the messages, as Anthropic and ShareGPT write it."""
+        given = self._document.get(_SYSTEM)
+        if not given:
+            return
+        texts = ContentReader(self._reading, self._wrong).read(given, _SYSTEM).texts
+        first = self._document[self._key][0]
+        if isinstance(first, dict) and first.get("role", first.get("from")) in (_SYSTEM, "developer"):
+            said = first.get("content", first.get("value"))
+            if said == given or said == "".join(texts):
+                return
+            raise self._wrong(_SYSTEM, f"stands twice with different values, here and in {self._key}[0]")
+        if texts:
+            self._turns.add({"role": _SYSTEM, "content": texts}, _SYSTEM)
+
+    def _tools(self) -> list[v1.Tool]:
+        """The tools that were offered, each as {"type": "function", "function": {...}}."""
+        made: list[v1.Tool] = []
+        seen: dict[str, str] = {}
+        for key in _TOOLS:
+            for index, tool in enumerate(self._listed(key)):
+                path = f"{key}[{index}]"
+                if isinstance(tool, str):
+                    tool = self._parsed(tool, path)
+                function = self._function(tool, path)
+                if function is None:
+                    continue
+                name = function["name"]
+                if name in seen:
+                    raise self._wrong(f"{path}.name", f"is {name[:60]!r}, which {seen[name]} is already")
+                seen[name] = path
+                text = json_text({"type": "function", "function": function})
+                if not is_object(text):
+                    raise self._wrong(path, "holds what JSON has no number for, or is too deep")
+                made.append(v1.Tool(definition_text=text))
+        if len(made) > MAX_CALLS:
+            raise self._wrong("tools", f"has {len(made):,} tools; at most {MAX_CALLS} are allowed")
+        return made
+
+    def _listed(self, key: str) -> list[Any]:
+        given = self._document.get(key)
+        if isinstance(given, str) and given.strip():
+            given = self._parsed(given, key)
+        if given in (None, "", {}) or (isinstance(given, str) and not given.strip()):
+            return []
+        if isinstance(given, dict):
+            given = [given]
+        if not isinstance(given, list):
+            raise self._wrong(key, "is no list of tools")
+        return given
+
+    def _parsed(self, text: str, path: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise self._wrong(path, f"is {text[:40]!r}, which is no JSON") from None
+
+    def _function(self, tool: Any, path: str) -> dict[str, Any] | None:
+        """The function of a tool; None for a tool that the server of the API runs, which is counted."""
+        if not isinstance(tool, dict):
+            raise self._wrong(path, "is no object; the definition of a tool would be right")
+        function = tool.get("function") if isinstance(tool.get("function"), dict) else None
+        kind = tool.get("type")
+        if function is None:
+            if isinstance(kind, str) and kind not in ("function", "custom", "object"):
+                self._reading.lossy.add("tool", f"of type {kind[:60]} left out")
+                return None
+            function = {key: value for key, value in tool.items() if key not in ("type", "cache_control")}
+            for other in ("input_schema", "inputSchema"):
+                if other in function and "parameters" not in function:
+                    # In the place where it stood, for the order of keys is what a template shows.
+                    function = {("parameters" if k == other else k): v for k, v in function.items()}
+        for field, right, may_lack in (
+            ("name", str, False),
+            ("description", str, True),
+            ("parameters", dict, True),
+        ):
+            value = function.get(field)
+            if value is None and may_lack:
+                function = {key: entry for key, entry in function.items() if key != field}
+            elif not isinstance(value, right) or (field == "name" and not 0 < len(value) <= 256):
+                told = "is missing" if value in (None, "") else f"is {repr(value)[:60]}"
+                expected = "an object" if right is dict else "a text"
+                raise self._wrong(f"{path}.{field}", f"{told}; {expected} would be right")
+        return function
+
+    def _check(self) -> None:
+        fault = first_fault(self._turns.messages)
+        if fault is None:
+            return
+        if fault.index is None:
+            raise self._wrong(self._key, fault.problem)
+        raise self._wrong(f"{self._turns.paths[fault.index]}.{fault.field}", fault.problem)
+
+    def _facts(self) -> tuple[str, dict[str, Any]]:
+        """The source, and the metadata: the line's own, and all else on the line."""
+        known = {self._key, _SYSTEM, *_TOOLS, "metadata", "source"}
+        given = self._document.get("metadata")
+        if given is not None and not isinstance(given, dict):
+            raise self._wrong("metadata", "is no object")
+        metadata = dict(given or {})
+        source = self._document.get("source") or ""
+        facts = {
+            key: value for key, value in self._document.items() if key not in known and value is not None
+        }
+        if not isinstance(source, str) or len(source) > rows.MAX_LABEL:
+            facts["source"], source = source, ""
+        if self._turns.beside:
+            facts["message_fields"] = self._turns.beside
+        for key, value in facts.items():
+            if key in metadata and metadata[key] != value:
+                raise self._wrong(
+                    key, "stands twice with different values, and the metadata has room for one"
+                )
+            metadata[key] = value
+        return source, metadata
+
+
+def as_question(trace: v1.Trace) -> v1.Trace:
+    """A conversation of a question, reasoning and an answer alone in the first form; any other as it is."""
+    messages = list(trace.messages)
+    if trace.tools or [message.role for message in messages] != [
+        v1.Message.ROLE_USER,
+        v1.Message.ROLE_ASSISTANT,
+    ]:
+        return trace
+    question, answer = messages
+    steps = rows.paragraphs(answer.reasoning)
+    plain = not (answer.tool_calls or question.name or answer.name) and answer.train != v1.Message.TRAIN_NO
+    texts = (text_of(question), text_of(answer))
+    fits = all(0 < len(text) <= rows.MAX_TEXT for text in texts)
+    if not (plain and fits and steps) or any(len(step) > rows.MAX_STEP for step in steps):
+        return trace
+    return v1.Trace(
+        trace_version=trace.trace_version,
+        prompt=texts[0],
+        steps=[v1.TraceStep(i=at, type="reason", content=step) for at, step in enumerate(steps)],
+        final_answer=texts[1],
+        source=trace.source,
+        metadata=trace.metadata,
+    )
