@@ -190,7 +190,7 @@ class ConversationRenderer:
                     found[index] = self._written(row)
                 else:
                     variables = self._template.variables(row.messages, row.conversation.tools)
-                    by_jinja[index] = Beginnings(variables, row.wanted)
+                    by_jinja[index] = Beginnings(variables, row.wanted(openings=self._has_blocks))
             except InvalidArgument as error:
                 found[index] = error
         replies = SANDBOX.render_beginnings(self._template.source, list(by_jinja.values()))
@@ -205,7 +205,7 @@ class ConversationRenderer:
         whole = self._template.write(row.messages, False)
         return {
             (count, opened): Rendered.of(whole, self._template.write(row.messages[:count], opened))
-            for count, opened in row.wanted
+            for count, opened in row.wanted()
         }
 
     def _examples(
@@ -227,11 +227,8 @@ class ConversationRenderer:
             if changed is None and not whole.text.startswith(said):
                 changed = turn - row.added
         if changed is None:
-            ends = [
-                (turn, len(written[turn, True].text), len(written[turn + 1, False].text))
-                for turn in row.learned
-            ]
-            return self._masked(row, [(len(row.messages), whole, ends)])
+            turns = [_turn(written, turn) for turn in row.learned]
+            return self._masked(row, [(len(row.messages), whole, turns)])
         if self._changed_history == "refuse":
             return Unrendered(
                 "CHAT_TEMPLATE_HISTORY",
@@ -239,37 +236,31 @@ class ConversationRenderer:
                 "text of the whole conversation shows what the model would have seen",
                 {"turn": changed},
             )
-        texts = [
-            (turn + 1, written[turn + 1, False], len(written[turn, True].text), turn) for turn in row.learned
-        ]
         return self._masked(
-            row, [(count, said, [(turn, start, len(said.text))]) for count, said, start, turn in texts]
+            row,
+            [(turn + 1, written[turn + 1, False], [_turn(written, turn)]) for turn in row.learned],
         )
 
     def _masked(
-        self, row: _Row, texts: Sequence[tuple[int, Rendered, Sequence[tuple[int, int, int]]]]
+        self, row: _Row, texts: Sequence[tuple[int, Rendered, Sequence[_Turn]]]
     ) -> _Examples | Unrendered:
-        """The examples of the row; where the template has its own mask, that is the mask, in ours."""
+        """The examples of the row; where the template has its own mask, that is the mask."""
         examples = []
         for count, rendered, turns in texts:
             spans: dict[int, Span] = {}
-            for turn, start, end in turns:
-                span = self._block(rendered, start, end) if self._has_blocks else (start, end)
+            for turn in turns:
+                span = _block(rendered, turn) if self._has_blocks else (turn.start, turn.end)
                 if span is None:
+                    number = turn.message - row.added
                     return Unrendered(
                         "CHAT_GENERATION_BLOCK",
-                        f"messages[{turn - row.added}] does not have one generation block of the chat "
-                        "template, inside what the model says",
-                        {"turn": turn - row.added},
+                        f"messages[{number}] does not have one generation block of the chat template, "
+                        "inside what the model says",
+                        {"turn": number},
                     )
-                spans[turn] = span
+                spans[turn.message] = span
             examples.append(_Example(count, rendered.text, spans))
         return _Examples(row, tuple(examples))
-
-    def _block(self, rendered: Rendered, start: int, end: int) -> Span | None:
-        touching = [block for block in rendered.blocks if block[0] < end and block[1] > start]
-        inside = len(touching) == 1 and start <= touching[0][0] and touching[0][1] <= end
-        return touching[0] if inside else None
 
     def _proved(self, rows: Sequence[_Examples]) -> Iterator[tuple[RenderedConversation, ...] | Unrendered]:
         """The examples of each row that say what its conversation says."""
@@ -336,10 +327,41 @@ class _Row:
     def learned(self) -> list[int]:
         return sorted({turn + self.added for turn in self.conversation.learned})
 
-    @property
-    def wanted(self) -> list[_Wanted]:
-        turns = [wanted for turn in self.learned for wanted in ((turn, True), (turn + 1, False))]
-        return list(dict.fromkeys([(len(self.messages), False), *turns]))
+    def wanted(self, *, openings: bool = False) -> list[_Wanted]:
+        """What is rendered, the whole first; with ``openings`` also what stands before each turn."""
+        found: list[_Wanted] = [(len(self.messages), False)]
+        for turn in self.learned:
+            found += [(turn, True), (turn + 1, False), *([(turn, False)] if openings and turn else [])]
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Where a turn that is learned is opened, where what the model says starts, and what stands behind it."""
+
+    message: int
+    opened: int
+    start: int
+    end: int
+
+
+def _turn(written: Mapping[_Wanted, Rendered], turn: int) -> _Turn:
+    asked, said = written[turn, True], written[turn + 1, False]
+    before = written.get((turn, False))
+    opened = before.length if before and asked.text.startswith(before.text) else asked.length
+    return _Turn(turn, opened, asked.length, said.length)
+
+
+def _block(rendered: Rendered, turn: _Turn) -> Span | None:
+    """The block of a turn: it may begin with what opens the turn, and blocks side by side are one."""
+    joined: list[Span] = []
+    for first, behind in rendered.blocks:
+        if first < turn.end and behind > turn.start:
+            if joined and joined[-1][1] == first:
+                first = joined.pop()[0]
+            joined.append((first, behind))
+    inside = len(joined) == 1 and turn.opened <= joined[0][0] and joined[0][1] <= turn.end
+    return joined[0] if inside else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,7 +271,8 @@ MARKED = f"{BLOCK}{{{{ m.content }}}}</s>{END_BLOCK}"
         (MARKED, None),
         (f"{BLOCK}{{{{ m.content }}}}{END_BLOCK}</s>", "TARGET_LOST"),
         (f"{{{{ m.content }}}}{BLOCK}</s>{END_BLOCK}", "TARGET_LOST"),
-        (f"{BLOCK}{{{{ m.content }}}}{END_BLOCK}{BLOCK}</s>{END_BLOCK}", "CHAT_GENERATION_BLOCK"),
+        (f"{BLOCK}{{{{ m.content }}}}{END_BLOCK}{BLOCK}</s>{END_BLOCK}", None),
+        (f"{BLOCK}{{{{ m.content }}}}{END_BLOCK}:{BLOCK}</s>{END_BLOCK}", "CHAT_GENERATION_BLOCK"),
         (
             f"{{% if loop.last %}}{MARKED}{{% else %}}{{{{ m.content }}}}</s>{{% endif %}}",
             "CHAT_GENERATION_BLOCK",
@@ -280,13 +281,30 @@ MARKED = f"{BLOCK}{{{{ m.content }}}}</s>{END_BLOCK}"
         (f"{{% set kept %}}{MARKED}{{% endset %}}::::{{{{ kept }}}}", "TARGET_LOST"),
     ],
 )
-def test_a_mask_of_the_template_that_is_not_ours_is_refused(block: str, reason: str | None) -> None:
+def test_a_mask_of_the_template_that_does_not_fit_ours_is_refused(block: str, reason: str | None) -> None:
     source = (
         "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}" + block + "{% else %}"
         "{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
     )
     (found,) = jinja(source).render([Conversation((ASKED, SAID, ASKED, SAID), [1, 3])])
     assert (found.reason if isinstance(found, Unrendered) else None) == reason
+
+
+@pytest.mark.parametrize(
+    ("block", "taught"),
+    [
+        ("<assistant>{% generation %}::{{ m.content }}</s>{% endgeneration %}", "::It is 5.</s>"),
+        ("{% generation %}<assistant>::{{ m.content }}</s>{% endgeneration %}", "<assistant>::It is 5.</s>"),
+        ("{% generation %}<assistant>{% endgeneration %}::{{ m.content }}</s>", None),
+    ],
+)
+def test_a_block_may_begin_with_what_opens_the_turn(block: str, taught: str | None) -> None:
+    source = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}" + block + "{% else %}"
+        "<user>{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>::{% endif %}"
+    )
+    (found,) = jinja(source).render([Conversation((ASKED, SAID, ASKED, SAID), [3])])
+    assert (None if isinstance(found, Unrendered) else found[0].last_turn[1]) == taught
 
 
 def test_a_conversation_that_takes_many_requests_is_one() -> None:
