@@ -66,7 +66,7 @@ def _sessions(rows: Iterable[tuple[int, dict[str, Any]]], lossy: Lossy) -> list[
     by_uuid: dict[str, _Session] = {}
     found: list[_Session] = []
     for number, row in rows:
-        kind = row.get("type")
+        kind = str(row.get("type"))
         uuid = _text(row.get("uuid"))
         if uuid and uuid in by_uuid:
             # A session that was resumed has copies of the first one's records.
@@ -76,7 +76,7 @@ def _sessions(rows: Iterable[tuple[int, dict[str, Any]]], lossy: Lossy) -> list[
         session = by_uuid.get(parent) or by_name.get(name) if parent or name else None
         if kind not in _SPOKEN and not (uuid and kind in ("system", "attachment", "progress")):
             if kind not in _BOOKKEEPING:
-                lossy.add(f"record {str(kind)[:40]!r}")
+                lossy.add(f"record {kind[:40]!r}")
             continue
         if session is None:
             session = _Session(number)
@@ -221,7 +221,10 @@ def _last_line(rows: list[dict[str, Any]]) -> set[int] | None:
             }
     for row in rows:
         blocks = _blocks(_content(row)) if row["type"] == "user" else []
-        if any(block.get("type") == "tool_result" and block.get("tool_use_id") in calls for block in blocks):
+        if any(
+            block.get("type") == "tool_result" and _text(block.get("tool_use_id")) in calls
+            for block in blocks
+        ):
             kept.add(id(row))
     return kept
 

@@ -83,15 +83,15 @@ class _Session:
 
     def _take(self, row: Mapping[str, Any]) -> None:
         payload = row.get("payload")
-        kind = row.get("type")
+        kind = str(row.get("type", ""))
         if not isinstance(payload, dict):
             # An item of the first versions, or their first line.
             if kind in _ITEMS:
                 self._item(row)
-            elif kind is None and "id" in row:
+            elif not kind and "id" in row:
                 self._begin(row)
-            elif kind is not None and kind not in _BOOKKEEPING:
-                self._dialogue.left_out(f"record {str(kind)[:40]!r}")
+            elif kind not in _BOOKKEEPING:
+                self._dialogue.left_out(f"record {kind[:40]!r}")
         elif kind == "session_meta":
             self._begin(payload)
         elif kind == "response_item":
@@ -151,7 +151,7 @@ class _Session:
                     self._dialogue.left_out("turn that was taken back", many="turns that were taken back")
 
     def _item(self, item: Mapping[str, Any]) -> None:
-        kind = item.get("type")
+        kind = str(item.get("type"))
         if kind == "message":
             self._message(item)
         elif kind == "reasoning":
@@ -163,7 +163,7 @@ class _Session:
         elif kind in ("function_call_output", "custom_tool_call_output"):
             self._results.append((_text(item.get("call_id")), self._output(item.get("output"))))
         elif kind not in _BOOKKEEPING:
-            self._dialogue.left_out(f"item {str(kind)[:40]!r}")
+            self._dialogue.left_out(f"item {kind[:40]!r}")
 
     def _message(self, item: Mapping[str, Any]) -> None:
         role, text = item.get("role"), self._parts(item.get("content"))

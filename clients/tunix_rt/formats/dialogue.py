@@ -16,10 +16,11 @@ from tunix_rt import v1
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.conversations import MAX_MESSAGE_TEXT, MAX_MESSAGES, json_text
 from tunix_rt.formats.lines import check_values
-from tunix_rt.formats.reading import Reading
+from tunix_rt.formats.reading import Lossy, Reading
 from tunix_rt.formats.rows import MAX_LABEL, MAX_TRACE_BYTES, TRACE_VERSION, metadata_of
 
 UNANSWERED: Final = "[no result: the call was interrupted]"
+_NAME: Final = 256
 _FIRST: Final = ("system", "developer")
 _UNTOLD: Final = re.compile("[\0\ud800-\udfff]")
 
@@ -198,7 +199,7 @@ class Dialogue:
         trace = v1.Trace(
             trace_version=TRACE_VERSION,
             messages=messages,
-            tools=[v1.Tool(definition_text=self._clean(text)) for text in _once(tools)],
+            tools=[v1.Tool(definition_text=self._clean(text)) for text in _once(tools, self._lossy)],
             source=self._clean(source)[:MAX_LABEL],
             metadata=metadata_of(self._facts(metadata or {}), self._number, self._file),
         )
@@ -246,17 +247,7 @@ class Dialogue:
         ]
 
     def _clean(self, text: str) -> str:
-        """``text`` without what no text can hold: NUL, and halves of characters."""
-        if not _UNTOLD.search(text):
-            return text
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
-        if whole != text:
-            self._lossy.add(
-                "text with NUL or half of a character",
-                "with U+FFFD instead",
-                many="texts with NUL or half of a character",
-            )
-        return whole
+        return mended(text, self._lossy)
 
     def _facts(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         kept: dict[str, Any] = {}
@@ -269,6 +260,17 @@ class Dialogue:
             else:
                 self._lossy.add("fact that cannot be kept", many="facts that cannot be kept")
         return kept
+
+
+def mended(text: str, lossy: Lossy) -> str:
+    """``text`` without what no text can hold, NUL and halves of characters; what is changed is counted."""
+    if not _UNTOLD.search(text):
+        return text
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+    if whole != text:
+        what = "with NUL or half of a character"
+        lossy.add(f"text {what}", "with U+FFFD instead", many=f"texts {what}")
+    return whole
 
 
 def arguments_text(value: Any) -> str:
@@ -293,11 +295,18 @@ def function_tool(name: str, description: str, parameters: Any) -> dict[str, Any
     return {"type": "function", "function": fields}
 
 
-def _once(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+def _once(tools: Sequence[Mapping[str, Any]], lossy: Lossy) -> list[str]:
+    """The definitions of tools, each name once; one that is none is left out."""
     found: dict[str, str] = {}
     for tool in tools:
-        function = tool.get("function", tool)
-        name = function.get("name") if isinstance(function, Mapping) else None
-        if isinstance(name, str) and name:
-            found.setdefault(name, json.dumps(tool, ensure_ascii=False, separators=(",", ":")))
+        inner = tool.get("function")
+        wrapped = tool.get("type") == "function" and isinstance(inner, Mapping)
+        function = inner if wrapped else {key: value for key, value in tool.items() if key != "type"}
+        assert isinstance(function, Mapping)
+        name, parameters = function.get("name"), function.get("parameters", {})
+        described = isinstance(function.get("description", ""), str) and isinstance(parameters, Mapping)
+        if isinstance(name, str) and 0 < len(name) <= _NAME and described:
+            found.setdefault(name, json_text(tool if wrapped else {"type": "function", "function": function}))
+        else:
+            lossy.add("tool without a name or a schema", many="tools without a name or a schema")
     return list(found.values())

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from tunix_rt.errors import FormatError
-from tunix_rt.formats.reading import Reading, Record
+from tunix_rt.formats.dialogue import mended
+from tunix_rt.formats.reading import Lossy, Reading, Record
 from tunix_rt.spans import CONTENT_IS_OFF, Span, SpanEvent, conversations, is_about_models
 
 _SESSION: Final = ("gen_ai.conversation.id", "session.id")
@@ -76,10 +77,10 @@ def span_records(
     events: dict[tuple[str, str], list[SpanEvent]] = {}
     for number, document in documents:
         try:
-            for span in _spans(document, events):
+            for span in _spans(_mended(document, reading.lossy), events):
                 spans.setdefault((span.trace_id, span.span_id), span)
-        except (TypeError, ValueError, AttributeError) as error:
-            problem = f"holds no spans that can be read: {error}"
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            problem = f"holds spans that cannot be read: {error}"
             yield Record(number, b"", None, FormatError(number, problem, file=file))
     for (trace_id, span_id), told in events.items():
         span = spans.get((trace_id, span_id)) or Span(trace_id, span_id, attributes=_CALL)
@@ -136,6 +137,15 @@ def _spans(document: Mapping[str, Any], events: dict[tuple[str, str], list[SpanE
             yield from _spans(entry, events)
     elif isinstance(document.get("trace"), Mapping):
         yield from _spans(document["trace"], events)
+
+
+def _mended(value: Any, lossy: Lossy) -> Any:
+    """A document whose texts are all such that a trace can hold them."""
+    if isinstance(value, str):
+        return mended(value, lossy)
+    if isinstance(value, dict):
+        return {mended(key, lossy): _mended(entry, lossy) for key, entry in value.items()}
+    return [_mended(entry, lossy) for entry in value] if isinstance(value, list) else value
 
 
 def _otlp(document: Mapping[str, Any], events: dict[tuple[str, str], list[SpanEvent]]) -> Iterator[Span]:

@@ -123,8 +123,10 @@ def _calls(spans: Sequence[Span], found: Conversations) -> list[ModelCall]:
         left_out: Counter[str] = Counter()
         try:
             call = read_call(span, left_out)
-        except SpanError as error:
-            found.refused.append(RefusedSpan(span.span_id, str(error)))
+        except (SpanError, UnicodeEncodeError) as error:
+            # JSON can write half of a character as an escape; no text can hold it.
+            reason = str(error) if isinstance(error, SpanError) else "holds half of a character"
+            found.refused.append(RefusedSpan(span.span_id, reason))
             continue
         if call is not None and span.failed:
             found.left_out["calls of a model that failed"] += 1
@@ -180,7 +182,7 @@ class _Thread:
         """Go on with a call whose messages have ``keys``, of which the first are this thread's."""
         self.messages += [*call.messages[len(self.messages) :], call.answer]
         self.keys = [*keys, _key(call.answer)]
-        self.tools |= {tool.definition_text: tool for tool in call.tools}
+        self.tools |= {_tool_name(tool): tool for tool in call.tools}
         self.calls.append(call)
 
     def trace(self) -> v1.Trace:
@@ -202,6 +204,12 @@ class _Thread:
         }
         made.metadata.update({name: value for name, value in facts.items() if value})
         return made
+
+
+def _tool_name(tool: v1.Tool) -> str:
+    """What tells a tool: of two definitions of one name the later call's counts."""
+    definition = json.loads(tool.definition_text)
+    return str(definition.get("function", definition).get("name"))
 
 
 def _fact(span: Span, *names: str) -> str:

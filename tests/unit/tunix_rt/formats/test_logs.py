@@ -253,3 +253,29 @@ def test_steps_that_are_not_to_be_learned_are_left_out() -> None:
     (record,), told = read(json.dumps(document))
     assert said(record.trace) == ["user: Go.\n\nDone.", "assistant: New."]
     assert len(told) == 2
+
+
+ODD = [None, True, 7, "", "\ud800", [], {}, [1], {"a": 1}]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([path] if path else []), *(place for key, one in inner for place in places(one, (*path, key)))]
+
+
+@pytest.mark.parametrize("name", [name for name in LOGS if not name.endswith(".eval")])
+def test_whatever_stands_where_something_else_was_is_read_or_refused(name: str) -> None:
+    content = (EXAMPLES / name).read_text()
+    rows = [json.loads(line) for line in content.splitlines()] if ".jsonl" in name else [json.loads(content)]
+    every = places(rows)
+    for number, place in enumerate(every[:: 1 + len(every) // 60]):
+        changed = json.loads(json.dumps(rows))
+        inner = changed
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = ODD[number % len(ODD)]
+        try:
+            found, _ = read(lines(*changed), media="leave-out")
+        except FormatError:
+            continue
+        assert all(record.trace is not None or record.error is not None for record in found)
