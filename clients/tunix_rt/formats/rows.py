@@ -164,7 +164,8 @@ def _shown(document: dict[str, Any], line: bytes, number: int, file: str) -> v1.
     metadata = document.get("metadata")
     if not isinstance(metadata, dict | None):
         raise wrong("metadata", "is no JSON object", number, file)
-    trace.metadata.CopyFrom(metadata_of(metadata, number, file) or Struct())
+    if metadata:
+        trace.metadata.CopyFrom(metadata_of(metadata, number, file) or Struct())
     without_empty_objects(trace)
     return checked(trace, line, number, file)
 
