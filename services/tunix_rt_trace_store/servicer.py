@@ -67,6 +67,10 @@ class TraceStoreServicer(v1.TraceStoreServicer):
         return Empty()
 
     @unary
+    def BatchDeleteTraces(self, request: v1.BatchDeleteTracesRequest) -> v1.BatchDeleteTracesResponse:
+        return v1.BatchDeleteTracesResponse(names=self._service.delete_traces(request.names))
+
+    @unary
     def ScoreTrace(self, request: v1.ScoreTraceRequest) -> v1.ScoreTraceResponse:
         scores = self._service.score_trace(request.name, request.criteria)
         return v1.ScoreTraceResponse(scores=map(convert.score_message, scores))

@@ -80,6 +80,10 @@ class Shadow:
         elif method.name == "DeleteTrace":
             self.names.remove(v1.DeleteTraceRequest.FromString(request).name)
             self.newest += 1
+        elif method.name == "BatchDeleteTraces":
+            deleted = v1.BatchDeleteTracesResponse.FromString(answer).names
+            self.names = [name for name in self.names if name not in deleted]
+            self.newest += bool(deleted)
         elif method.name == "ScoreTrace":
             self.newest += 1
         elif method.name == "BatchScoreTraces":

@@ -129,6 +129,16 @@ class AsyncTraceStoreClient:
         """Delete one trace; its id and digest stay on record. Raises NotFoundError if there is none."""
         await self._caller.unary(self._stub.DeleteTrace, v1.DeleteTraceRequest(name=name), timeout)
 
+    async def batch_delete_traces(
+        self, names: Iterable[str], *, timeout: float | None = None
+    ) -> v1.BatchDeleteTracesResponse:
+        """Delete 1-1,000 traces together; the answer names those that were there.
+
+        Raises InvalidArgumentError: a name is malformed, or there are too many names.
+        """
+        request = v1.BatchDeleteTracesRequest(names=names)
+        return await self._caller.unary(self._stub.BatchDeleteTraces, request, timeout)
+
     async def score_trace(
         self, name: str, *, criteria: Sequence[str] = (), timeout: float | None = None
     ) -> v1.ScoreTraceResponse:

@@ -23,6 +23,7 @@ from tunix_rt.cli.options import LimitOption, short_name, trace_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.trace_lines import ConversationLine, TraceLine
 from tunix_rt.cli.trace_view import trace_panel
+from tunix_rt.deleting import after_deleting
 from tunix_rt.errors import TunixRtError, UnimplementedError
 from tunix_rt.leaks import LEARNED_SPLIT
 from tunix_rt.turns import answer, assistant_turns, question
@@ -279,6 +280,7 @@ def _print_uses(session: Session, uses: Sequence[v1.TraceUse]) -> None:
 
 
 _SHOWN = 5
+_DELETED_AT_ONCE = 500
 
 
 class FoundTraces(TypedDict):
@@ -318,6 +320,8 @@ def delete(
     with session.connect(Effect.READS if dry_run else None) as client:
         found = _named(session, client, names or ()) if condition is None else _matching(client, condition)
         question = f"Delete {text.counted(len(found.names), 'trace')} for good?"
+        if not found.names:
+            say_unknown_keys(session, client, condition)
         if dry_run:
             _print_found(session, found)
             return
@@ -371,17 +375,20 @@ def _print_found(session: Session, found: _Found) -> None:
 
 
 def _delete(session: Session, client: Client, names: Sequence[str]) -> list[str]:
-    done = 0
-
-    def delete_one(name: str) -> None:
-        nonlocal done
-        client.trace_store.delete_trace(name)
-        done += 1
-        bar.update(done)
-
+    """Delete traces, some at once; an error tells what was deleted before."""
+    deleted: list[str] = []
     with session.progress() as progress:
         bar = progress.bar("deleting traces", len(names), "traces")
-        deleted = delete_each(names, delete_one)
+        for start in range(0, len(names), _DELETED_AT_ONCE):
+            part = names[start : start + _DELETED_AT_ONCE]
+            try:
+                deleted += client.trace_store.batch_delete_traces(part).names
+            except UnimplementedError:
+                # A server of an earlier version.
+                deleted += delete_each(part, client.trace_store.delete_trace)
+            except TunixRtError as error:
+                raise after_deleting(error, deleted) from error.__cause__
+            bar.update(start + len(part))
         bar.finish()
     return deleted
 

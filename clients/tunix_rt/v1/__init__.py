@@ -288,6 +288,8 @@ from tunix_rt.v1.trace_store_pb2 import (
     StreamTracesHeader as StreamTracesHeader,
     TraceBatch as TraceBatch,
     DeleteTraceRequest as DeleteTraceRequest,
+    BatchDeleteTracesRequest as BatchDeleteTracesRequest,
+    BatchDeleteTracesResponse as BatchDeleteTracesResponse,
     ScoreTraceRequest as ScoreTraceRequest,
     ScoreTraceResponse as ScoreTraceResponse,
     BatchScoreTracesRequest as BatchScoreTracesRequest,

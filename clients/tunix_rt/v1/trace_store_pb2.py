@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from tunix_rt.v1 import trace_pb2 as tunix__rt_dot_v1_dot_trace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtunix_rt/v1/trace_store.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17tunix_rt/v1/trace.proto\"Q\n\x12\x43reateTraceRequest\x12\'\n\x05trace\x18\x01 \x01(\x0b\x32\x12.tunix_rt.v1.TraceB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x90\x01\n\x18\x42\x61tchCreateTracesRequest\x12(\n\x06traces\x18\x01 \x03(\x0b\x32\x12.tunix_rt.v1.TraceB\x04\xe2\x41\x01\x02\x12\x36\n\x10\x64uplicate_policy\x18\x02 \x01(\x0e\x32\x1c.tunix_rt.v1.DuplicatePolicy\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x80\x01\n\x19\x42\x61tchCreateTracesResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.tunix_rt.v1.BatchCreateTracesResult\x12\x15\n\rcreated_count\x18\x02 \x01(\x05\x12\x15\n\rskipped_count\x18\x03 \x01(\x05\"P\n\x17\x42\x61tchCreateTracesResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontent_digest\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"8\n\x0fGetTraceRequest\x12%\n\x04name\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\"\x89\x01\n\x11ListTracesRequest\x12(\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.TraceFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tid_prefix\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"Q\n\x12ListTracesResponse\x12\"\n\x06traces\x18\x01 \x03(\x0b\x32\x12.tunix_rt.v1.Trace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x13StreamTracesRequest\x12(\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.TraceFilter\x12\r\n\x05\x61s_of\x18\x02 \x01(\x03\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\"{\n\x14StreamTracesResponse\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.tunix_rt.v1.StreamTracesHeaderH\x00\x12(\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x17.tunix_rt.v1.TraceBatchH\x00\x42\x06\n\x04part\"#\n\x12StreamTracesHeader\x12\r\n\x05\x61s_of\x18\x01 \x01(\x03\"0\n\nTraceBatch\x12\"\n\x06traces\x18\x01 \x03(\x0b\x32\x12.tunix_rt.v1.Trace\";\n\x12\x44\x65leteTraceRequest\x12%\n\x04name\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\"L\n\x11ScoreTraceRequest\x12%\n\x04name\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\x12\x10\n\x08\x63riteria\x18\x02 \x03(\t\"=\n\x12ScoreTraceResponse\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScore\"S\n\x17\x42\x61tchScoreTracesRequest\x12&\n\x05names\x18\x01 \x03(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\x12\x10\n\x08\x63riteria\x18\x02 \x03(\t\"P\n\x18\x42\x61tchScoreTracesResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.tunix_rt.v1.BatchScoreTracesResult\"b\n\x16\x42\x61tchScoreTracesResult\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScore\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"W\n\x12WriteScoresRequest\x12-\n\x06scores\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScoreB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\",\n\x13WriteScoresResponse\x12\x15\n\rwritten_count\x18\x01 \x01(\x05\"\x87\x01\n\x11ListScoresRequest\x12&\n\x05trace\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\x12\x11\n\tcriterion\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"V\n\x12ListScoresResponse\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScore\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x14\x43ompareTracesRequest\x12%\n\x04\x62\x61se\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\x12&\n\x05other\x18\x02 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\"\xdd\x01\n\x15\x43ompareTracesResponse\x12&\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.ScoredTrace\x12\'\n\x05other\x18\x02 \x01(\x0b\x32\x18.tunix_rt.v1.ScoredTrace\x12-\n\talignment\x18\x03 \x03(\x0b\x32\x1a.tunix_rt.v1.StepAlignment\x12\x19\n\x11same_final_answer\x18\x04 \x01(\x08\x12)\n\x05turns\x18\x05 \x03(\x0b\x32\x1a.tunix_rt.v1.StepAlignment\"Y\n\x0bScoredTrace\x12!\n\x05trace\x18\x01 \x01(\x0b\x32\x12.tunix_rt.v1.Trace\x12\'\n\x06scores\x18\x02 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScore\"\x98\x02\n\rStepAlignment\x12\x35\n\x08relation\x18\x01 \x01(\x0e\x32#.tunix_rt.v1.StepAlignment.Relation\x12\x17\n\nbase_index\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0bother_index\x18\x03 \x01(\x05H\x01\x88\x01\x01\"~\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x11\n\rRELATION_SAME\x10\x01\x12\x14\n\x10RELATION_CHANGED\x10\x02\x12\x16\n\x12RELATION_ONLY_BASE\x10\x03\x12\x17\n\x13RELATION_ONLY_OTHER\x10\x04\x42\r\n\x0b_base_indexB\x0e\n\x0c_other_index*i\n\x0f\x44uplicatePolicy\x12 \n\x1c\x44UPLICATE_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44UPLICATE_POLICY_KEEP\x10\x01\x12\x19\n\x15\x44UPLICATE_POLICY_SKIP\x10\x02\x32\x89\x07\n\nTraceStore\x12\x42\n\x0b\x43reateTrace\x12\x1f.tunix_rt.v1.CreateTraceRequest\x1a\x12.tunix_rt.v1.Trace\x12\x62\n\x11\x42\x61tchCreateTraces\x12%.tunix_rt.v1.BatchCreateTracesRequest\x1a&.tunix_rt.v1.BatchCreateTracesResponse\x12<\n\x08GetTrace\x12\x1c.tunix_rt.v1.GetTraceRequest\x1a\x12.tunix_rt.v1.Trace\x12M\n\nListTraces\x12\x1e.tunix_rt.v1.ListTracesRequest\x1a\x1f.tunix_rt.v1.ListTracesResponse\x12U\n\x0cStreamTraces\x12 .tunix_rt.v1.StreamTracesRequest\x1a!.tunix_rt.v1.StreamTracesResponse0\x01\x12\x46\n\x0b\x44\x65leteTrace\x12\x1f.tunix_rt.v1.DeleteTraceRequest\x1a\x16.google.protobuf.Empty\x12M\n\nScoreTrace\x12\x1e.tunix_rt.v1.ScoreTraceRequest\x1a\x1f.tunix_rt.v1.ScoreTraceResponse\x12_\n\x10\x42\x61tchScoreTraces\x12$.tunix_rt.v1.BatchScoreTracesRequest\x1a%.tunix_rt.v1.BatchScoreTracesResponse\x12P\n\x0bWriteScores\x12\x1f.tunix_rt.v1.WriteScoresRequest\x1a .tunix_rt.v1.WriteScoresResponse\x12M\n\nListScores\x12\x1e.tunix_rt.v1.ListScoresRequest\x1a\x1f.tunix_rt.v1.ListScoresResponse\x12V\n\rCompareTraces\x12!.tunix_rt.v1.CompareTracesRequest\x1a\".tunix_rt.v1.CompareTracesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtunix_rt/v1/trace_store.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17tunix_rt/v1/trace.proto\"Q\n\x12\x43reateTraceRequest\x12\'\n\x05trace\x18\x01 \x01(\x0b\x32\x12.tunix_rt.v1.TraceB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x90\x01\n\x18\x42\x61tchCreateTracesRequest\x12(\n\x06traces\x18\x01 \x03(\x0b\x32\x12.tunix_rt.v1.TraceB\x04\xe2\x41\x01\x02\x12\x36\n\x10\x64uplicate_policy\x18\x02 \x01(\x0e\x32\x1c.tunix_rt.v1.DuplicatePolicy\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x80\x01\n\x19\x42\x61tchCreateTracesResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.tunix_rt.v1.BatchCreateTracesResult\x12\x15\n\rcreated_count\x18\x02 \x01(\x05\x12\x15\n\rskipped_count\x18\x03 \x01(\x05\"P\n\x17\x42\x61tchCreateTracesResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontent_digest\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\"8\n\x0fGetTraceRequest\x12%\n\x04name\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\"\x89\x01\n\x11ListTracesRequest\x12(\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.TraceFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tid_prefix\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"Q\n\x12ListTracesResponse\x12\"\n\x06traces\x18\x01 \x03(\x0b\x32\x12.tunix_rt.v1.Trace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x13StreamTracesRequest\x12(\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.TraceFilter\x12\r\n\x05\x61s_of\x18\x02 \x01(\x03\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\"{\n\x14StreamTracesResponse\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.tunix_rt.v1.StreamTracesHeaderH\x00\x12(\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x17.tunix_rt.v1.TraceBatchH\x00\x42\x06\n\x04part\"#\n\x12StreamTracesHeader\x12\r\n\x05\x61s_of\x18\x01 \x01(\x03\"0\n\nTraceBatch\x12\"\n\x06traces\x18\x01 \x03(\x0b\x32\x12.tunix_rt.v1.Trace\";\n\x12\x44\x65leteTraceRequest\x12%\n\x04name\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\"B\n\x18\x42\x61tchDeleteTracesRequest\x12&\n\x05names\x18\x01 \x03(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\"*\n\x19\x42\x61tchDeleteTracesResponse\x12\r\n\x05names\x18\x01 \x03(\t\"L\n\x11ScoreTraceRequest\x12%\n\x04name\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\x12\x10\n\x08\x63riteria\x18\x02 \x03(\t\"=\n\x12ScoreTraceResponse\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScore\"S\n\x17\x42\x61tchScoreTracesRequest\x12&\n\x05names\x18\x01 \x03(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\x12\x10\n\x08\x63riteria\x18\x02 \x03(\t\"P\n\x18\x42\x61tchScoreTracesResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.tunix_rt.v1.BatchScoreTracesResult\"b\n\x16\x42\x61tchScoreTracesResult\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScore\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"W\n\x12WriteScoresRequest\x12-\n\x06scores\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScoreB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\",\n\x13WriteScoresResponse\x12\x15\n\rwritten_count\x18\x01 \x01(\x05\"\x87\x01\n\x11ListScoresRequest\x12&\n\x05trace\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\x12\x11\n\tcriterion\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"V\n\x12ListScoresResponse\x12\'\n\x06scores\x18\x01 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScore\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x14\x43ompareTracesRequest\x12%\n\x04\x62\x61se\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\x12&\n\x05other\x18\x02 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0etunix-rt/Trace\"\xdd\x01\n\x15\x43ompareTracesResponse\x12&\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x18.tunix_rt.v1.ScoredTrace\x12\'\n\x05other\x18\x02 \x01(\x0b\x32\x18.tunix_rt.v1.ScoredTrace\x12-\n\talignment\x18\x03 \x03(\x0b\x32\x1a.tunix_rt.v1.StepAlignment\x12\x19\n\x11same_final_answer\x18\x04 \x01(\x08\x12)\n\x05turns\x18\x05 \x03(\x0b\x32\x1a.tunix_rt.v1.StepAlignment\"Y\n\x0bScoredTrace\x12!\n\x05trace\x18\x01 \x01(\x0b\x32\x12.tunix_rt.v1.Trace\x12\'\n\x06scores\x18\x02 \x03(\x0b\x32\x17.tunix_rt.v1.TraceScore\"\x98\x02\n\rStepAlignment\x12\x35\n\x08relation\x18\x01 \x01(\x0e\x32#.tunix_rt.v1.StepAlignment.Relation\x12\x17\n\nbase_index\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0bother_index\x18\x03 \x01(\x05H\x01\x88\x01\x01\"~\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x11\n\rRELATION_SAME\x10\x01\x12\x14\n\x10RELATION_CHANGED\x10\x02\x12\x16\n\x12RELATION_ONLY_BASE\x10\x03\x12\x17\n\x13RELATION_ONLY_OTHER\x10\x04\x42\r\n\x0b_base_indexB\x0e\n\x0c_other_index*i\n\x0f\x44uplicatePolicy\x12 \n\x1c\x44UPLICATE_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44UPLICATE_POLICY_KEEP\x10\x01\x12\x19\n\x15\x44UPLICATE_POLICY_SKIP\x10\x02\x32\xed\x07\n\nTraceStore\x12\x42\n\x0b\x43reateTrace\x12\x1f.tunix_rt.v1.CreateTraceRequest\x1a\x12.tunix_rt.v1.Trace\x12\x62\n\x11\x42\x61tchCreateTraces\x12%.tunix_rt.v1.BatchCreateTracesRequest\x1a&.tunix_rt.v1.BatchCreateTracesResponse\x12<\n\x08GetTrace\x12\x1c.tunix_rt.v1.GetTraceRequest\x1a\x12.tunix_rt.v1.Trace\x12M\n\nListTraces\x12\x1e.tunix_rt.v1.ListTracesRequest\x1a\x1f.tunix_rt.v1.ListTracesResponse\x12U\n\x0cStreamTraces\x12 .tunix_rt.v1.StreamTracesRequest\x1a!.tunix_rt.v1.StreamTracesResponse0\x01\x12\x46\n\x0b\x44\x65leteTrace\x12\x1f.tunix_rt.v1.DeleteTraceRequest\x1a\x16.google.protobuf.Empty\x12\x62\n\x11\x42\x61tchDeleteTraces\x12%.tunix_rt.v1.BatchDeleteTracesRequest\x1a&.tunix_rt.v1.BatchDeleteTracesResponse\x12M\n\nScoreTrace\x12\x1e.tunix_rt.v1.ScoreTraceRequest\x1a\x1f.tunix_rt.v1.ScoreTraceResponse\x12_\n\x10\x42\x61tchScoreTraces\x12$.tunix_rt.v1.BatchScoreTracesRequest\x1a%.tunix_rt.v1.BatchScoreTracesResponse\x12P\n\x0bWriteScores\x12\x1f.tunix_rt.v1.WriteScoresRequest\x1a .tunix_rt.v1.WriteScoresResponse\x12M\n\nListScores\x12\x1e.tunix_rt.v1.ListScoresRequest\x1a\x1f.tunix_rt.v1.ListScoresResponse\x12V\n\rCompareTraces\x12!.tunix_rt.v1.CompareTracesRequest\x1a\".tunix_rt.v1.CompareTracesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETTRACEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\020\n\016tunix-rt/Trace'
   _globals['_DELETETRACEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETETRACEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\020\n\016tunix-rt/Trace'
+  _globals['_BATCHDELETETRACESREQUEST'].fields_by_name['names']._loaded_options = None
+  _globals['_BATCHDELETETRACESREQUEST'].fields_by_name['names']._serialized_options = b'\342A\001\002\372A\020\n\016tunix-rt/Trace'
   _globals['_SCORETRACEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_SCORETRACEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\020\n\016tunix-rt/Trace'
   _globals['_BATCHSCORETRACESREQUEST'].fields_by_name['names']._loaded_options = None
@@ -55,8 +57,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPARETRACESREQUEST'].fields_by_name['base']._serialized_options = b'\342A\001\002\372A\020\n\016tunix-rt/Trace'
   _globals['_COMPARETRACESREQUEST'].fields_by_name['other']._loaded_options = None
   _globals['_COMPARETRACESREQUEST'].fields_by_name['other']._serialized_options = b'\342A\001\002\372A\020\n\016tunix-rt/Trace'
-  _globals['_DUPLICATEPOLICY']._serialized_start=2731
-  _globals['_DUPLICATEPOLICY']._serialized_end=2836
+  _globals['_DUPLICATEPOLICY']._serialized_start=2843
+  _globals['_DUPLICATEPOLICY']._serialized_end=2948
   _globals['_CREATETRACEREQUEST']._serialized_start=160
   _globals['_CREATETRACEREQUEST']._serialized_end=241
   _globals['_BATCHCREATETRACESREQUEST']._serialized_start=244
@@ -81,34 +83,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACEBATCH']._serialized_end=1198
   _globals['_DELETETRACEREQUEST']._serialized_start=1200
   _globals['_DELETETRACEREQUEST']._serialized_end=1259
-  _globals['_SCORETRACEREQUEST']._serialized_start=1261
-  _globals['_SCORETRACEREQUEST']._serialized_end=1337
-  _globals['_SCORETRACERESPONSE']._serialized_start=1339
-  _globals['_SCORETRACERESPONSE']._serialized_end=1400
-  _globals['_BATCHSCORETRACESREQUEST']._serialized_start=1402
-  _globals['_BATCHSCORETRACESREQUEST']._serialized_end=1485
-  _globals['_BATCHSCORETRACESRESPONSE']._serialized_start=1487
-  _globals['_BATCHSCORETRACESRESPONSE']._serialized_end=1567
-  _globals['_BATCHSCORETRACESRESULT']._serialized_start=1569
-  _globals['_BATCHSCORETRACESRESULT']._serialized_end=1667
-  _globals['_WRITESCORESREQUEST']._serialized_start=1669
-  _globals['_WRITESCORESREQUEST']._serialized_end=1756
-  _globals['_WRITESCORESRESPONSE']._serialized_start=1758
-  _globals['_WRITESCORESRESPONSE']._serialized_end=1802
-  _globals['_LISTSCORESREQUEST']._serialized_start=1805
-  _globals['_LISTSCORESREQUEST']._serialized_end=1940
-  _globals['_LISTSCORESRESPONSE']._serialized_start=1942
-  _globals['_LISTSCORESRESPONSE']._serialized_end=2028
-  _globals['_COMPARETRACESREQUEST']._serialized_start=2030
-  _globals['_COMPARETRACESREQUEST']._serialized_end=2131
-  _globals['_COMPARETRACESRESPONSE']._serialized_start=2134
-  _globals['_COMPARETRACESRESPONSE']._serialized_end=2355
-  _globals['_SCOREDTRACE']._serialized_start=2357
-  _globals['_SCOREDTRACE']._serialized_end=2446
-  _globals['_STEPALIGNMENT']._serialized_start=2449
-  _globals['_STEPALIGNMENT']._serialized_end=2729
-  _globals['_STEPALIGNMENT_RELATION']._serialized_start=2572
-  _globals['_STEPALIGNMENT_RELATION']._serialized_end=2698
-  _globals['_TRACESTORE']._serialized_start=2839
-  _globals['_TRACESTORE']._serialized_end=3744
+  _globals['_BATCHDELETETRACESREQUEST']._serialized_start=1261
+  _globals['_BATCHDELETETRACESREQUEST']._serialized_end=1327
+  _globals['_BATCHDELETETRACESRESPONSE']._serialized_start=1329
+  _globals['_BATCHDELETETRACESRESPONSE']._serialized_end=1371
+  _globals['_SCORETRACEREQUEST']._serialized_start=1373
+  _globals['_SCORETRACEREQUEST']._serialized_end=1449
+  _globals['_SCORETRACERESPONSE']._serialized_start=1451
+  _globals['_SCORETRACERESPONSE']._serialized_end=1512
+  _globals['_BATCHSCORETRACESREQUEST']._serialized_start=1514
+  _globals['_BATCHSCORETRACESREQUEST']._serialized_end=1597
+  _globals['_BATCHSCORETRACESRESPONSE']._serialized_start=1599
+  _globals['_BATCHSCORETRACESRESPONSE']._serialized_end=1679
+  _globals['_BATCHSCORETRACESRESULT']._serialized_start=1681
+  _globals['_BATCHSCORETRACESRESULT']._serialized_end=1779
+  _globals['_WRITESCORESREQUEST']._serialized_start=1781
+  _globals['_WRITESCORESREQUEST']._serialized_end=1868
+  _globals['_WRITESCORESRESPONSE']._serialized_start=1870
+  _globals['_WRITESCORESRESPONSE']._serialized_end=1914
+  _globals['_LISTSCORESREQUEST']._serialized_start=1917
+  _globals['_LISTSCORESREQUEST']._serialized_end=2052
+  _globals['_LISTSCORESRESPONSE']._serialized_start=2054
+  _globals['_LISTSCORESRESPONSE']._serialized_end=2140
+  _globals['_COMPARETRACESREQUEST']._serialized_start=2142
+  _globals['_COMPARETRACESREQUEST']._serialized_end=2243
+  _globals['_COMPARETRACESRESPONSE']._serialized_start=2246
+  _globals['_COMPARETRACESRESPONSE']._serialized_end=2467
+  _globals['_SCOREDTRACE']._serialized_start=2469
+  _globals['_SCOREDTRACE']._serialized_end=2558
+  _globals['_STEPALIGNMENT']._serialized_start=2561
+  _globals['_STEPALIGNMENT']._serialized_end=2841
+  _globals['_STEPALIGNMENT_RELATION']._serialized_start=2684
+  _globals['_STEPALIGNMENT_RELATION']._serialized_end=2810
+  _globals['_TRACESTORE']._serialized_start=2951
+  _globals['_TRACESTORE']._serialized_end=3956
 # @@protoc_insertion_point(module_scope)

@@ -394,6 +394,54 @@ class DeleteTraceRequest(_message.Message):
 Global___DeleteTraceRequest: _TypeAlias = DeleteTraceRequest  # noqa: Y015
 
 @_typing.final
+class BatchDeleteTracesRequest(_message.Message):
+    """Request of BatchDeleteTraces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1-1,000 names, `traces/{trace}`. One that is malformed refuses them all; every malformed one is named."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteTracesRequest: _TypeAlias = BatchDeleteTracesRequest  # noqa: Y015
+
+@_typing.final
+class BatchDeleteTracesResponse(_message.Message):
+    """Response of BatchDeleteTraces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that this call deleted, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteTracesResponse: _TypeAlias = BatchDeleteTracesResponse  # noqa: Y015
+
+@_typing.final
 class ScoreTraceRequest(_message.Message):
     """Request of ScoreTrace."""
 

@@ -67,6 +67,11 @@ class TraceStoreStub:
                 request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.DeleteTraceRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.BatchDeleteTraces = channel.unary_unary(
+                '/tunix_rt.v1.TraceStore/BatchDeleteTraces',
+                request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.BatchDeleteTracesRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.BatchDeleteTracesResponse.FromString,
+                _registered_method=True)
         self.ScoreTrace = channel.unary_unary(
                 '/tunix_rt.v1.TraceStore/ScoreTrace',
                 request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ScoreTraceRequest.SerializeToString,
@@ -141,6 +146,13 @@ class TraceStoreServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchDeleteTraces(self, request, context):
+        """Deletes a batch of traces together. Those that are not there any more are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ScoreTrace(self, request, context):
         """Scores one trace by built-in criteria and stores the scores.
         """
@@ -209,6 +221,11 @@ def add_TraceStoreServicer_to_server(servicer, server):
                     servicer.DeleteTrace,
                     request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.DeleteTraceRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'BatchDeleteTraces': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteTraces,
+                    request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.BatchDeleteTracesRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.BatchDeleteTracesResponse.SerializeToString,
             ),
             'ScoreTrace': grpc.unary_unary_rpc_method_handler(
                     servicer.ScoreTrace,
@@ -399,6 +416,33 @@ class TraceStore:
             '/tunix_rt.v1.TraceStore/DeleteTrace',
             tunix__rt_dot_v1_dot_trace__store__pb2.DeleteTraceRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteTraces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.TraceStore/BatchDeleteTraces',
+            tunix__rt_dot_v1_dot_trace__store__pb2.BatchDeleteTracesRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_trace__store__pb2.BatchDeleteTracesResponse.FromString,
             options,
             channel_credentials,
             insecure,

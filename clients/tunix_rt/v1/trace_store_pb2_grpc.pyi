@@ -49,6 +49,8 @@ class TraceStoreStub:
     """
     DeleteTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.DeleteTraceRequest, _empty_pb2.Empty]
     """Deletes one trace. Its id, content digest and source stay on record."""
+    BatchDeleteTraces: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.BatchDeleteTracesRequest, _trace_store_pb2.BatchDeleteTracesResponse]
+    """Deletes a batch of traces together. Those that are not there any more are left out."""
     ScoreTrace: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]
     """Scores one trace by built-in criteria and stores the scores."""
     BatchScoreTraces: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.BatchScoreTracesRequest, _trace_store_pb2.BatchScoreTracesResponse]
@@ -81,6 +83,8 @@ class TraceStoreAsyncStub(TraceStoreStub):
     """
     DeleteTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.DeleteTraceRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one trace. Its id, content digest and source stay on record."""
+    BatchDeleteTraces: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.BatchDeleteTracesRequest, _trace_store_pb2.BatchDeleteTracesResponse]  # type: ignore[assignment]
+    """Deletes a batch of traces together. Those that are not there any more are left out."""
     ScoreTrace: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ScoreTraceRequest, _trace_store_pb2.ScoreTraceResponse]  # type: ignore[assignment]
     """Scores one trace by built-in criteria and stores the scores."""
     BatchScoreTraces: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.BatchScoreTracesRequest, _trace_store_pb2.BatchScoreTracesResponse]  # type: ignore[assignment]
@@ -146,6 +150,14 @@ class TraceStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Deletes one trace. Its id, content digest and source stay on record."""
+
+    @_abc_1.abstractmethod
+    def BatchDeleteTraces(
+        self,
+        request: _trace_store_pb2.BatchDeleteTracesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trace_store_pb2.BatchDeleteTracesResponse, _abc.Awaitable[_trace_store_pb2.BatchDeleteTracesResponse]]:
+        """Deletes a batch of traces together. Those that are not there any more are left out."""
 
     @_abc_1.abstractmethod
     def ScoreTrace(

@@ -163,25 +163,14 @@ class SqlTraceRepository:
     def delete(self, trace_id: str) -> None:
         """Delete one trace and keep its tombstone; raises NotFound as ``get``."""
         with self._database.write() as session:
-            number = _next_sequence(session, 1)
-            row = session.execute(
-                select(traces.c.sequence, traces.c.content_digest, traces.c.source).where(
-                    traces.c.id == trace_id
-                )
-            ).one_or_none()
-            if row is None:
+            if not _bury(session, [trace_id]):
                 raise _not_found(session, trace_id, "name")
-            session.execute(
-                insert(tombstones).values(
-                    sequence=row.sequence,
-                    id=trace_id,
-                    content_digest=row.content_digest,
-                    source=row.source,
-                    delete_sequence=number,
-                    delete_time=datetime.now(UTC),
-                )
-            )
-            session.execute(delete(traces).where(traces.c.sequence == row.sequence))
+
+    def delete_each(self, trace_ids: Sequence[str]) -> list[str]:
+        """Delete traces together and keep their tombstones; returns the ids of those that were there."""
+        with self._database.write() as session:
+            found = _bury(session, trace_ids)
+        return [trace_id for trace_id in dict.fromkeys(trace_ids) if trace_id in found]
 
     def add_scores(self, given: Sequence[Score], request: RequestKey, field: str) -> None:
         """Store scores, all or nothing, once for each request id.
@@ -310,6 +299,18 @@ def _last_sequence(session: Session) -> int:
 
 def _locked_sequence(session: Session) -> int:
     return int(session.execute(select(commits.c.last_sequence).with_for_update()).scalar_one())
+
+
+def _bury(session: Session, trace_ids: Sequence[str]) -> set[str]:
+    """Put tombstones in place of traces, all with one number; returns the ids of those that were there."""
+    _locked_sequence(session)
+    of = (traces.c.sequence, traces.c.id, traces.c.content_digest, traces.c.source)
+    rows = session.execute(select(*of).where(traces.c.id.in_(trace_ids))).all()
+    if rows:
+        fate = {"delete_sequence": _next_sequence(session, 1), "delete_time": datetime.now(UTC)}
+        session.execute(insert(tombstones), [row._asdict() | fate for row in rows])
+        session.execute(delete(traces).where(traces.c.sequence.in_([row.sequence for row in rows])))
+    return {row.id for row in rows}
 
 
 def _next_sequence(session: Session, count: int) -> int:

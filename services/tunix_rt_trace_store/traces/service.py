@@ -15,6 +15,8 @@ from tunix_rt_kit.serving.requests import Paging, Violations, checked_order, lis
 from tunix_rt_kit.values import NO_REQUEST_ID, ListAsked, Order, Page, Position, RequestKey
 from tunix_rt_trace_store.traces.conversation import ConversationContent, final_text, thoughts, turns
 from tunix_rt_trace_store.traces.model import (
+    MAX_BATCH,
+    MAX_SCORED,
     TRACE_NAME,
     CreateResult,
     Criterion,
@@ -68,6 +70,7 @@ class TraceRepository(Protocol):
     ) -> TracePart: ...
     def snapshot_part(self, wanted: TraceFilter, after: int, as_of: int, limit: int) -> TracePart: ...
     def delete(self, trace_id: str) -> None: ...
+    def delete_each(self, trace_ids: Sequence[str]) -> list[str]: ...
     def add_scores(self, given: Sequence[Score], request: RequestKey, field: str) -> None: ...
     def latest_scores(self, trace: StoredTrace) -> list[Score]: ...
     def scores(
@@ -162,6 +165,11 @@ class TraceStoreService:
         """Delete one trace; its id and content digest stay on record."""
         self._repository.delete(parse_name(TRACE_NAME, name))
 
+    def delete_traces(self, names: Sequence[str]) -> list[str]:
+        """Delete traces together; returns the names of those that were there."""
+        trace_ids = checked_trace_ids(names, MAX_BATCH)
+        return [f"traces/{trace_id}" for trace_id in self._repository.delete_each(trace_ids)]
+
     def score_trace(self, name: str, criteria: Sequence[str]) -> list[Score]:
         """Score one trace by built-in criteria (none: "structure") and store the scores.
 
@@ -179,7 +187,7 @@ class TraceStoreService:
 
         One result for each name, in order, as far as they fit in one message, at least one.
         """
-        trace_ids = checked_trace_ids(names)
+        trace_ids = checked_trace_ids(names, MAX_SCORED)
         chosen = checked_criteria(criteria)
         while True:
             results = self._score_results(trace_ids, chosen)

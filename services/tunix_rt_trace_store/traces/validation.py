@@ -14,7 +14,6 @@ from tunix_rt_kit.serving.requests import Violations, parse_name
 from tunix_rt_trace_store.traces.conversation import CONVERSATION, canonical_content, text_of
 from tunix_rt_trace_store.traces.model import (
     MAX_BATCH,
-    MAX_SCORED,
     MAX_TRACE_BYTES,
     SCORE_DRAFTS,
     TRACE_CONTENT,
@@ -90,16 +89,16 @@ def checked_scores(drafts: Sequence[Mapping[str, Any]], reserved: Collection[str
     return scores
 
 
-def checked_trace_ids(names: Sequence[str]) -> list[str]:
-    """The ids of traces that are to be scored.
+def checked_trace_ids(names: Sequence[str], most: int) -> list[str]:
+    """The ids of the traces that a batch names, at most so many.
 
     Raises InvalidArgument: BATCH_SIZE_INVALID, RESOURCE_NAME_INVALID with every wrong name.
     """
     violations = Violations()
     violations.check(
-        1 <= len(names) <= MAX_SCORED,
+        1 <= len(names) <= most,
         "names",
-        f"holds {len(names):,} names; 1 to {MAX_SCORED} would be right",
+        f"holds {len(names):,} names; 1 to {most:,} would be right",
     )
     violations.raise_if_any("BATCH_SIZE_INVALID")
     trace_ids: list[str] = []

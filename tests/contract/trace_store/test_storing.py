@@ -247,6 +247,30 @@ async def test_a_trace_is_found_by_digits_of_its_content_digest(store: Any) -> N
     assert (gone.reason, gone.metadata["content_digest"]) == ("TRACE_DELETED", first.content_digest)
 
 
+async def test_a_batch_is_deleted_together_and_what_is_gone_is_left_out(store: Any) -> None:
+    results = (await create(store, *map(trace, range(4)))).results
+    one, two, three, four = (result.name for result in results)
+    await store.DeleteTrace(v1.DeleteTraceRequest(name=two))
+    missing = "traces/0192f3a0-0000-7000-8000-000000000000"
+    answer = await store.BatchDeleteTraces(
+        v1.BatchDeleteTracesRequest(names=[three, two, missing, one, three])
+    )
+    assert list(answer.names) == [three, one]
+    gone = await refused(store.GetTrace(v1.GetTraceRequest(name=three)))
+    assert (gone.reason, gone.metadata["content_digest"]) == ("TRACE_DELETED", results[2].content_digest)
+    assert not (await store.BatchDeleteTraces(v1.BatchDeleteTracesRequest(names=[one]))).names
+    as_of, left = await stream(store)
+    assert [kept.name for kept in left] == [four]
+    # Four traces, and two calls that deleted some.
+    assert as_of == 6
+    for names, reason in (([], "BATCH_SIZE_INVALID"), ([four] * 1_001, "BATCH_SIZE_INVALID"),
+                          ([four, "", "traces/A"], "RESOURCE_NAME_INVALID")):  # fmt: skip
+        error = await refused(store.BatchDeleteTraces(v1.BatchDeleteTracesRequest(names=names)))
+        assert error.reason == reason
+    assert fields(error) == ["names[1]", "names[2]"]
+    assert (await store.GetTrace(v1.GetTraceRequest(name=four))).name == four
+
+
 async def test_digits_of_several_contents_are_refused(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunix_rt_trace_store.traces.repository._DIGITS", re.compile("[0-9a-f]{1,64}"))
     results = (await create(store, *[trace(i) for i in range(17)])).results
