@@ -109,7 +109,7 @@ class LiveSpans:
         self._assemble = assemble
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._forgotten = datetime.min.replace(tzinfo=UTC)
+        self._forgotten = datetime.now(UTC)
 
     def take(self, batch: Sequence[NewSpan]) -> Sequence[NewSpan]:
         """Store spans, each once however often it is sent; returns those that there was no room for."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from importlib import import_module
 from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, bulk_insert
@@ -152,7 +152,7 @@ def _locked(session: Session, trace_ids: Sequence[bytes], now: datetime) -> dict
 
     The traces are locked in the order of ids, so that no two calls wait for each other.
     """
-    insert = postgresql.insert if session.connection().dialect.name == "postgresql" else sqlite.insert
+    insert = _insert_of(session.connection().dialect.name)
     fields = {"arrivals": 0, "size_bytes": 0, "root_ended": False, "update_time": now}
     found: dict[bytes, tuple[int, bool]] = {}
     for ids in _chunks(trace_ids):
@@ -166,6 +166,11 @@ def _locked(session: Session, trace_ids: Sequence[bytes], now: datetime) -> dict
         )
         found.update({bytes(trace_id): (size, ended) for trace_id, size, ended in here})
     return found
+
+
+def _insert_of(dialect: str) -> Any:
+    """The INSERT that may do nothing; each database's takes long to load, and one alone is needed."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert
 
 
 def _known_spans(
