@@ -139,10 +139,9 @@ def _since(dataset: v1.Dataset, added: int) -> str:
 def _print_splits(console: Console, parts: Iterable[v1.DatasetSplit]) -> None:
     splits = tables.table("SPLIT", ">ROWS", ">SIZE", "DIGEST OF EXAMPLES")
     for part in parts:
-        examples = next(
-            (file.file for file in part.files if file.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE),
-            v1.ArtifactFile(),
-        )
+        files = {file.format: file.file for file in part.files}
+        plain = files.get(v1.DATASET_FORMAT_TRAINING_EXAMPLE, v1.ArtifactFile())
+        examples = files.get(v1.DATASET_FORMAT_CONVERSATION_EXAMPLE, plain)
         tables.add_row(
             splits,
             part.split,

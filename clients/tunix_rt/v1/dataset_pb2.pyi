@@ -452,6 +452,8 @@ class DatasetNotice(_message.Message):
         """The prompt, after normalisation, is that of an item of an eval set which the spec does not name."""
         KIND_EVAL_SETS_UNKNOWN: DatasetNotice._Kind.ValueType  # 3
         """No rows: the evaluator could not be asked for its eval sets, or only for some of them."""
+        KIND_TRAIN_MARK: DatasetNotice._Kind.ValueType  # 4
+        """Conversations that mark turns as not to be learned (TRAIN_NO), which `DatasetSpec.train_on` has learned."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What was noticed about them."""
@@ -464,6 +466,8 @@ class DatasetNotice(_message.Message):
     """The prompt, after normalisation, is that of an item of an eval set which the spec does not name."""
     KIND_EVAL_SETS_UNKNOWN: DatasetNotice.Kind.ValueType  # 3
     """No rows: the evaluator could not be asked for its eval sets, or only for some of them."""
+    KIND_TRAIN_MARK: DatasetNotice.Kind.ValueType  # 4
+    """Conversations that mark turns as not to be learned (TRAIN_NO), which `DatasetSpec.train_on` has learned."""
 
     KIND_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int

@@ -261,7 +261,10 @@ class DatasetBuild:
             text = normalised(_BETWEEN.join(trace.texts))
             prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
         group = self._groups.of(trace, prompt)
-        rows.add(trace, row, group=group, text=text, prompt=prompt, disagrees=disagrees(trace))
+        learned = trace.learned_turns(self._spec.train_on)
+        unwanted = any(trace.messages[number].get("train") is False for number in learned)
+        told = {"disagrees": disagrees(trace), "unwanted": unwanted}
+        rows.add(trace, row, group=group, text=text, prompt=prompt, **told)
 
     def _whole_text(self, trace: SourceTrace) -> Iterator[str]:
         """All that a conversation teaches, and what it teaches it with: the ids of calls are neither."""

@@ -37,7 +37,7 @@ UnwritableRows = Literal["drop", "refuse"]
 ModelAnswers = Literal["drop", "keep"]
 TrainOn = Literal["all_assistants", "last_assistant", "marked"]
 ChangedHistory = Literal["each_turn", "refuse"]
-NoticeKind = Literal["reference_answer", "eval_prompt", "eval_sets_unknown"]
+NoticeKind = Literal["reference_answer", "eval_prompt", "eval_sets_unknown", "train_mark"]
 DeduplicationMethod = Literal["exact", "near", "identical"]
 DatasetFormat = Literal[
     "trace",

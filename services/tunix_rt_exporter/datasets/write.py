@@ -434,6 +434,8 @@ def notices(
 
     disagreeing = rows.keys["disagrees"][outcome.rows]
     yield from named("reference_answer", f"the answer is not the metadata's {_REFERENCE}", disagreeing)
+    unwanted = rows.keys["unwanted"][outcome.rows]
+    yield from named("train_mark", "turns are learned that the trace marks as not to be learned", unwanted)
     # ``isin`` takes no numbers in the other byte order where some are above 2**63.
     keys = rows.keys["prompt"][outcome.rows].astype(np.uint64)
     try:

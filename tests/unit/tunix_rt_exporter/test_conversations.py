@@ -100,6 +100,9 @@ def test_the_spec_says_which_turns_are_learned(
     result = built(tmp_path, [traces], splits=ONLY_TRAIN, chat_template=CHATML, train_on=train_on)
     rows = {row["id"]: row for row in lines(tmp_path, result, "conversation_example")}
     assert learned(rows.pop(traces[0].digest.hex())) == expected
+    # The last turn is marked as not to be learned.
+    told = [] if train_on == "marked" else [("train_mark", (traces[0].digest.hex(),))]
+    assert [(notice.kind, notice.example_row_ids) for notice in result.notices] == told
     if train_on == "marked":
         assert [(entry.stage, entry.row_count) for entry in result.dropped] == [("unmarked", 1)]
         assert not rows

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from support.tiny_model import make_tiny_model
-from support.training import rows, write_rows
+from support.training import exporting, rows, write_rows
+from tunix_rt import v1
+from tunix_rt.wire import open_channel
 from tunix_rt_kit.canonical import digest_file
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import DomainError
 from tunix_rt_kit.loss_mask import ExampleEncoder, TextExample, TokenExample
 from tunix_rt_kit.models.tokenizer import ModelTokenizer, load_tokenizer
 from tunix_rt_trainer.base_models import require_single_tokens
+from tunix_rt_trainer.upstream import ExporterDatasets
 from tunix_rt_trainer.worker.data import check_examples, read_examples, tokenize
 
 
@@ -137,3 +140,15 @@ def test_turn_markers_must_be_single_tokens(tokenizer: ModelTokenizer) -> None:
         require_single_tokens(["<|im_end|>", "<end_of_turn>"], tokenizer, "tiny")
     assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "CHAT_TEMPLATE_MISMATCH")
     assert caught.value.metadata == {"base_model": "tiny", "marker": "<end_of_turn>"}
+
+
+def test_where_there_are_conversations_the_file_that_says_what_is_learned_is_taken(tmp_path: Path) -> None:
+    with exporting(tmp_path) as (fake, address), open_channel(address) as channel:
+        name = fake.add(train=rows(3), test=rows(1))
+        datasets = ExporterDatasets(channel)
+        (train, _) = fake.datasets[name].splits
+        plain = train.files[1].file.digest
+        assert datasets.get(name).splits["train"].digest == plain
+        told = v1.ArtifactFile(path="train/conversation_example.jsonl", digest="sha256:" + "7" * 64)
+        train.files.append(v1.DatasetFile(format=v1.DATASET_FORMAT_CONVERSATION_EXAMPLE, file=told))
+        assert datasets.get(name).splits["train"].digest == told.digest

@@ -71,6 +71,10 @@ def test_dataset_is_built_with_the_given_spec(stored: Run, services: FakeLoopSer
     spec = services.jobs["datasets/plain@1"].spec
     assert (spec.chat_template.jinja, len(spec.special_tokens)) == ("{{ x }}", 0)
     assert spec.unwritable_rows == v1.UNWRITABLE_ROWS_REFUSE
+    assert spec.train_on == v1.TRAIN_ON_ALL_ASSISTANTS
+    done(stored("dataset", "build", "turns", "--train-on", "marked", "--changed-history", "refuse"))
+    spec = services.jobs["datasets/turns@1"].spec
+    assert (spec.train_on, spec.changed_history) == (v1.TRAIN_ON_MARKED, v1.CHANGED_HISTORY_REFUSE)
     done(
         stored("dataset", "build", "mixed", "--base-model", "tiny", "--template", "chatml", "--model-answers")
     )
