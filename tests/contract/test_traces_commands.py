@@ -197,6 +197,22 @@ def test_errors_that_cannot_be_written_stop_the_import(run: Run, tmp_path: Path)
     assert "error: no/bad.jsonl: No such file or directory" in result.stderr
 
 
+EXAMPLES = (
+    *("alpaca.json", "anthropic_messages.jsonl", "messages.parquet", "openai_chat_log.jsonl"),
+    *("openai_fine_tuning.jsonl", "openai_responses_log.jsonl", "openthoughts.jsonl", "sharegpt_tools.jsonl"),
+)
+
+
+def test_examples_of_chats_are_stored_without_an_option(run: Run, client: Client) -> None:
+    folder = Path(__file__).parents[2] / "examples" / "traces"
+    results = {name: json.loads(run("import", str(folder / name), "--json").stdout) for name in EXAMPLES}
+    assert all(result["created"] and not result["bad"] for result in results.values())
+    assert results["anthropic_messages.jsonl"]["left_out"] == {"signatures of a thought left out": 1}
+    told = run("import", str(folder / "openai_responses_log.jsonl")).stdout.splitlines()
+    assert told[1:] == ["1 tool of type web_search left out"]
+    assert sum(1 for _ in client.trace_store.stream_traces()) == 18
+
+
 def test_chats_and_parquet_are_stored(run: Run, client: Client, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -13,7 +13,17 @@ PAGES = (
     "README.md",
     *(
         f"docs/guide/{page}.md"
-        for page in ("traces", "logs", "spans", "datasets", "training", "evaluation", "loop", "programs")
+        for page in (
+            "traces",
+            "chats",
+            "logs",
+            "spans",
+            "datasets",
+            "training",
+            "evaluation",
+            "loop",
+            "programs",
+        )
     ),
     "docs/operations.md",
 )
