@@ -67,6 +67,7 @@ class Dialogue:
         self._number = number
         self._file = file
         self._turns: list[_Turn] = []
+        self._calls: dict[str, list[tuple[_Turn, int]]] = {}
         self._begun = False
 
     def __len__(self) -> int:
@@ -78,6 +79,8 @@ class Dialogue:
 
     def cut(self, mark: Mark) -> None:
         """Take back what was said since ``mark``."""
+        for turn in self._turns[mark.turns :]:
+            turn.calls.clear()
         del self._turns[mark.turns :]
         if self._turns:
             self._turns[-1].text = self._turns[-1].text[: mark.characters]
@@ -125,7 +128,10 @@ class Dialogue:
             if text or reasoning:
                 self._lossy.add("thought without an answer", many="thoughts without an answer")
         else:
-            self._turns.append(_Turn("assistant", text, reasoning, made))
+            turn = _Turn("assistant", text, reasoning, made)
+            self._turns.append(turn)
+            for number, call in enumerate(made):
+                self._calls.setdefault(call.id, []).append((turn, number))
 
     def result(self, call_id: str, text: str, name: str = "") -> None:
         """Add what came of a call: of that with the id, or without one of the first that waits."""
@@ -159,10 +165,14 @@ class Dialogue:
         return call
 
     def _waiting(self, call_id: str) -> tuple[_Turn, int] | None:
-        for turn in reversed(self._turns):
-            for number, call in enumerate(turn.calls):
-                if number not in turn.results and (not call_id or call.id == call_id):
-                    return turn, number
+        if call_id:
+            made = self._calls.get(call_id, [])
+        else:
+            newest = next((turn for turn in reversed(self._turns) if turn.calls), None)
+            made = [(newest, number) for number in reversed(range(len(newest.calls)))] if newest else []
+        for turn, number in reversed(made):
+            if number < len(turn.calls) and number not in turn.results:
+                return turn, number
         return None
 
     def waits(self) -> bool:

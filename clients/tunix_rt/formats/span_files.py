@@ -36,6 +36,17 @@ _LANGCHAIN: Final[Mapping[Any, str]] = {
 # A log record may tell of a call whose span is not in the file.
 _CALL: Final = {"gen_ai.operation.name": "chat"}
 _SPEAKS: Final = ("content", "tool_calls", "parts")
+# Of what spans leave out: how one is called, and what became of it, where it is not as it is of the others.
+_TOLD: Final = {
+    "conversations that call tools whose definitions were not recorded": (
+        "conversation that calls tools whose definitions were not recorded",
+        "kept without these",
+    ),
+    "tools that are no functions, or in a form that is not known": (
+        "tool that is no function, or in a form that is not known",
+        "left out",
+    ),
+}
 _ITEMS: Final = ("data", "spans", "observations", "traces")
 
 
@@ -93,7 +104,8 @@ def _records(groups: Iterable[list[Span]], file: str, reading: Reading) -> Itera
     for spans in groups:
         found = conversations(spans)
         for what, count in found.left_out.items():
-            reading.lossy.add(what, count=count, many=what)
+            one, became = _TOLD.get(what, (what.replace("s ", " ", 1), "left out"))
+            reading.lossy.add(one, became, count, many=what)
             silent += count if "without its messages" in what else 0
         for trace in found.traces:
             number += 1
