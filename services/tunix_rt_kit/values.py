@@ -242,7 +242,17 @@ def _printable(text: str, allowed: str) -> str:
 def _one_line(text: str) -> str:
     if text != text.strip():
         raise PydanticCustomError("white_space", "begins or ends with white space")
+    if text and all(map(_is_invisible, text)):
+        raise PydanticCustomError("invisible", "holds no character that can be seen")
     return _printable(text, "")
+
+
+def _is_invisible(character: str) -> bool:
+    """Whether a character alone shows nothing: formats, spaces, marks, and letters that are blank."""
+    return unicodedata.category(character) in ("Cf", "Zs", "Mn", "Me") or character in _BLANK
+
+
+_BLANK: Final = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 def _no_resource_name(name: str) -> str:

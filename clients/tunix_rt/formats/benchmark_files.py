@@ -17,7 +17,7 @@ from tunix_rt.formats.benchmarks import BadRow, Benchmark
 from tunix_rt.formats.datasets_package import load
 from tunix_rt.formats.eval_items import MAX_ITEMS
 from tunix_rt.formats.grading import give_grader
-from tunix_rt.formats.lines import keys_of, read_failures, read_lines
+from tunix_rt.formats.lines import check_keys, keys_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet, parquet_file
 
 _SUFFIXES: Final = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".jsonl.zst")
@@ -332,4 +332,5 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in read_lines(path):
         keys_of(line, number, path.name)
+        check_keys(line, number, path.name)
         yield number, json.loads(line)

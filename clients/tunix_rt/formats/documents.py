@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.compression import Source, name_of, opened
-from tunix_rt.formats.lines import MAX_LINE_BYTES, check_encoding, lines_of, without_marks
+from tunix_rt.formats.lines import MAX_LINE_BYTES, check_encoding, key_twice, lines_of, without_marks
 from tunix_rt.formats.reading import OpenFile
 
 _HEAD: Final = 64 * 1024
@@ -128,9 +128,11 @@ def _streamed(file: OpenFile, prefix: str) -> Iterator[tuple[int, bytes]]:
     measured = _Measured(file)
     number = 0
     try:
-        for document in ijson.items(measured, prefix, multiple_values=True, use_float=False):
+        for document in ijson.items(measured, prefix, multiple_values=True, use_float=False, map_type=_Once):
             number += 1
             measured.begin()
+            if (key := _twice_in(document)) is not None:
+                raise key_twice(key, number, file.name)
             # Numbers with a fraction are kept as Python's own parser reads them from a line.
             text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=float)
             yield number, text.encode("utf-8", "surrogatepass")
@@ -140,6 +142,25 @@ def _streamed(file: OpenFile, prefix: str) -> Iterator[tuple[int, bytes]]:
         raise FormatError(number + 1, f"not JSON: {_told(error)}", file=file.name) from None
     except UnicodeDecodeError:
         raise FormatError(number + 1, "not UTF-8", file=file.name) from None
+
+
+class _Once(dict[str, Any]):
+    """An object that notes a key that it is given twice; the parser does not end by what it raises."""
+
+    twice: str | None = None
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in self:
+            self.twice = key
+        super().__setitem__(key, value)
+
+
+def _twice_in(value: Any) -> str | None:
+    """A key that stands twice in an object of a document."""
+    if isinstance(value, _Once) and value.twice is not None:
+        return value.twice
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((key for entry in inner if (key := _twice_in(entry)) is not None), None)
 
 
 def _cut_off(number: int, error: Exception, file: str) -> FormatError:

@@ -39,6 +39,29 @@ _AS_LINES: Final = (
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _KeyTwiceError(Exception):
+    """An object has this key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _KeyTwiceError(next(key for index, key in enumerate(keys) if key in keys[:index]))
+    return found
+
+
+_ONCE: Final = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def key_twice(key: str, number: int, file: str) -> FormatError:
+    """What is wrong with a line, or a document, with a key twice in one object."""
+    shown = key[:200]
+    problem = "stands twice in one object; once would be right, as one of the values would be lost"
+    violations = [FieldViolation(shown, problem)]
+    return FormatError(number, f"{shown}: {problem}", file=file, field_violations=violations)
+
+
 def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
     """Yield the number, from 1, and the bytes of each line that is not blank, in bounded memory.
 
@@ -95,12 +118,26 @@ def parse_line(model: type[Model], line: bytes, number: int, file: str) -> Model
     """The record of one line; raises FormatError that names every wrong field."""
     _check_length(line, number, file)
     try:
-        return model.model_validate_json(line)
+        record = model.model_validate_json(line)
     except ValidationError as error:
         violations = violations_of(error, model)
+    else:
+        check_keys(line, number, file)
+        return record
     if violations[0].description.startswith("not JSON"):
         raise FormatError(number, _why_not_json(line) or violations[0].description, file=file)
     raise FormatError(number, one_line(violations), file=file, field_violations=violations)
+
+
+def check_keys(line: bytes, number: int, file: str) -> None:
+    """Refuse a line of JSON with a key twice in one object, of which parsers keep one value."""
+    try:
+        _ONCE.decode(line.decode())
+    except _KeyTwiceError as error:
+        raise key_twice(error.args[0], number, file) from None
+    except (ValueError, RecursionError):
+        # Numbers that are too long for Python: whoever reads the line says what is wrong with it.
+        return
 
 
 def keys_of(line: bytes, number: int, file: str) -> set[str]:
@@ -122,6 +159,7 @@ def object_of(line: bytes, number: int, file: str) -> dict[str, Any]:
     keys_of(line, number, file)
     if _HALVES.search(line) and (why := _why_not_json(line)):
         raise FormatError(number, why, file=file)
+    check_keys(line, number, file)
     found: dict[str, Any] = json.loads(line)
     return found
 

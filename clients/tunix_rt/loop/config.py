@@ -49,6 +49,12 @@ def _controls(text: str, allowed: str) -> bool:
     return any(kind in ("Cc", "Cs", "Zl", "Zp") for kind in kinds)
 
 
+def _shows_nothing(text: str) -> bool:
+    """Whether a text is made of characters that cannot be seen, as services tell it."""
+    invisible = ("Cf", "Zs", "Mn", "Me")
+    return all(unicodedata.category(c) in invisible or c in "\u115f\u1160\u2800\u3164\uffa0" for c in text)
+
+
 def _count(section: Section, *names: str) -> int:
     return sum(getattr(section, name) is not None for name in names)
 
@@ -209,11 +215,19 @@ class LoopConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     output_dir: Path = Path("loop-output")
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if _shows_nothing(name):
+            raise ValueError(f"{name!a} holds no character that can be seen")
+        return name
+
     @field_validator("tags")
     @classmethod
     def _check_tags(cls, tags: list[str]) -> list[str]:
         for index, tag in enumerate(tags):
-            if not 1 <= len(tag) <= MAX_TAG or "," in tag or tag != tag.strip() or _controls(tag, ""):
+            odd = "," in tag or tag != tag.strip() or _controls(tag, "") or _shows_nothing(tag)
+            if odd or not 1 <= len(tag) <= MAX_TAG:
                 raise ValueError(
                     f"{tag[:80]!r} is no tag; 1-{MAX_TAG} characters of one line without a comma"
                 )

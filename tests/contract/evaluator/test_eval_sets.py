@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.evaluating import FOUR, eval_set, item
+from support.evaluating import FOUR, eval_set, item, run
 from support.serving import fields, refused
 from tunix_rt import v1
 
@@ -145,3 +145,19 @@ async def test_an_unknown_eval_set_is_not_found(evaluator: Any) -> None:
     assert (error.code, error.reason) == ("NOT_FOUND", "EVAL_SET_NOT_FOUND")
     error = await refused(evaluator.GetEvalSet(v1.GetEvalSetRequest(name="sets/none")))
     assert (error.reason, fields(error)) == ("RESOURCE_NAME_INVALID", ["name"])
+
+
+async def test_nul_in_a_text_of_an_item_is_kept_on_every_database(evaluator: Any) -> None:
+    texts = {"prompt": "Say\0 1.|Answer: 1|", "category": "a\0b", "cluster": "c\0", "difficulty": "\0"}
+    given = item(1, accepted_answers=["1", "\0one"], **texts)
+    await evaluator.CreateEvalSet(eval_set([given], "nul"))
+    done = await run(evaluator, eval_set="evalSets/nul")
+    kept = (await evaluator.GetEvalSet(v1.GetEvalSetRequest(name="evalSets/nul"))).items[0]
+    assert (kept.prompt, kept.category, kept.cluster) == (given.prompt, "a\0b", "c\0")
+    request = v1.ListEvaluationItemsRequest(
+        parent=done.name, filter=v1.EvaluationItemFilter(category="a\0b"), order_by="category"
+    )
+    (found,) = (await evaluator.ListEvaluationItems(request)).results
+    assert (found.prompt, list(found.accepted_answers), found.correct) == (given.prompt, ["1", "\0one"], True)
+    compared = v1.CompareEvaluationsRequest(base=done.name, candidate=done.name)
+    assert (await evaluator.CompareEvaluations(compared)).name

@@ -110,7 +110,12 @@ async def test_every_wrong_label_is_named_and_nothing_is_made(trainer: Any) -> N
         "note",
     ]
     assert "has 10,000 characters; at most 200 would be right" in error.message
-    for name, wrong in (("a\nb", "display_name"), ("a\x1b[31m", "display_name"), (" ", "display_name")):
+    for name, wrong in (
+        ("a\nb", "display_name"),
+        ("a\x1b[31m", "display_name"),
+        (" ", "display_name"),
+        ("\u200b", "display_name"),
+    ):
         assert fields(await refused(named(trainer, name))) == [wrong]
     twice = await refused(named(trainer, "", "a", "b", "a"))
     assert fields(twice) == ["tags[2]"]

@@ -30,6 +30,21 @@ def test_each_line_is_a_trace_or_an_error() -> None:
     assert [record.line for record in read] == [GOOD[0], b"{", GOOD[1], b'{"prompt": ""}', GOOD[2]]
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (GOOD[0][:-1] + b', "final_answer": "43"}', "final_answer"),
+        (GOOD[0][:-1] + b', "metadata": {"a": 1, "b": {"c": 1, "\\u0063": 1}}}', "c"),
+        (b'{"question": "q", "answer": "r\\n#### 1", "question": "p"}', "question"),
+        (b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}', "content"),
+    ],
+)
+def test_a_key_that_stands_twice_in_an_object_is_named(line: bytes, key: str) -> None:
+    first, second = records(GOOD[1], line) if line.startswith(GOOD[0][:9]) else [None, *records(line)]
+    assert first is None or first.error is None
+    assert f"{key}: stands twice in one object" in str(second and second.error)
+
+
 def test_the_first_line_that_can_be_read_tells_the_format() -> None:
     gsm8k = json.dumps({"question": "q", "answer": "r\n#### 1"}).encode()
     read = records(b"{", b'{"other": 1}', gsm8k, GOOD[0])

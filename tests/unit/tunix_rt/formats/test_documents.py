@@ -101,3 +101,11 @@ def test_what_is_lost_is_counted_for_lines_that_became_traces_alone() -> None:
     lossy.keep()
     assert lossy.lines() == ["2 images left out", "1 reply to others left out"]
     assert lossy.counts == {"images left out": 2, "replies to others left out": 1}
+
+
+def test_a_key_that_stands_twice_in_a_document_is_named() -> None:
+    twice = json.dumps([row("a"), row("b")], indent=1).replace(
+        '"prompt": "b"', '"prompt": "b", "prompt": "c"'
+    )
+    with pytest.raises(FormatError, match=r"2: prompt: stands twice in one object"):
+        list(read_traces(io.BytesIO(twice.encode())))

@@ -69,6 +69,7 @@ def test_tags_and_a_note_are_checked_as_the_server_checks_them(tmp_path: Path) -
         {"tags": [" a"]},
         {"tags": ["a\n"]},
         {"tags": ["a\x1b"]},
+        {"tags": ["\u200b\ufeff"]},
         {"tags": ["a", "a"]},
         {"tags": [str(number) for number in range(51)]},
         {"note": "n" * 2_001},
