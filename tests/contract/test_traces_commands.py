@@ -80,6 +80,7 @@ def test_what_is_exported_is_imported_to_the_same_digests(run: Run, client: Clie
             "bad": 0,
             "left_out": {},
             "columns": {},
+            "redacted": {},
         }
     for name in names(client):
         client.trace_store.delete_trace(name)
@@ -161,7 +162,15 @@ def test_traces_that_only_the_server_refuses_are_taken_out(
     (tmp_path / "in.jsonl").write_text(lines("{", *entries))
     skip = ("--on-error", "skip", "--errors", "bad.jsonl", "--json")
     summary = json.loads(run("import", "in.jsonl", "--format", "native", *skip).stdout)
-    assert summary == {"read": 1201, "created": 1140, "skipped": 0, "bad": 61, "left_out": {}, "columns": {}}
+    assert summary == {
+        "read": 1201,
+        "created": 1140,
+        "skipped": 0,
+        "bad": 61,
+        "left_out": {},
+        "columns": {},
+        "redacted": {},
+    }
     bad = errors(tmp_path / "bad.jsonl")
     assert sorted(entry["line"] for entry in bad) == [1, *(number + 2 for number in nul)]
     refused = {entry["line"]: entry for entry in bad if entry["line"] > 1}
@@ -171,6 +180,38 @@ def test_traces_that_only_the_server_refuses_are_taken_out(
             "the server refused it: steps[0].content: holds a NUL character" in refused[number + 2]["error"]
         )
     assert len(names(client)) == 1140
+
+
+def test_what_is_redacted_is_neither_sent_nor_shown(run: Run, client: Client, tmp_path: Path) -> None:
+    secrets = ("ann@example.com", "4111111111111111", "sk-ant-api03-Zz9Yy8Xx7Ww6")
+    told = " or ".join(secrets)
+    tool = '{"to": "ann\\u0040example.com", "n": 12345678901234567890}'
+    talk = conversation(
+        turn("user", told, name="ann@example.com"),
+        turn("assistant", reasoning=told, tool_calls=[call("mail", tool, "c1")]),
+        turn("tool", tool, tool_call_id="c1"),
+        metadata={"card": 4111111111111111, told: [told]},
+    )
+    refused = trace_to_json(trace(1)).replace('"i":0', f'"{told}":0')
+    (tmp_path / "in.jsonl").write_text(lines(talk, talk, refused, f"{{ {told}"))
+    options = ("--redact", "--on-error", "skip", "--errors", "bad.jsonl")
+    result = run("import", "in.jsonl", *options)
+    assert "4 traces read, 1 stored, 1 skipped as stored already, 2 bad" in result.stdout
+    assert result.stdout.endswith("32 values redacted: 8 API_KEY, 10 CARD, 14 EMAIL\n")
+    (stored,) = client.trace_store.stream_traces()
+    assert stored.messages[1].tool_calls[0].arguments_text == (
+        '{"to": "<EMAIL_1>", "n": 12345678901234567890}'
+    )
+    assert stored.messages[0].content[0].text == "<EMAIL_1> or <CARD_1> or <API_KEY_1>"
+    kept = (tmp_path / "bad.jsonl").read_text()
+    seen = result.output + kept + trace_to_json(stored)
+    stopped = run("import", "in.jsonl", "--redact", "--json", exit_code=1)
+    for secret in secrets:
+        assert secret not in seen + stopped.output
+    assert kept.count("<API_KEY_1>") >= 2
+    found = json.loads(run("import", "-", "--redact", "--json", input=lines(talk)).stdout)["redacted"]
+    assert found == {"API_KEY": 4, "CARD": 5, "EMAIL": 7}
+    assert "goes with --redact" in run("import", "in.jsonl", "--redact-skip", "CARD", exit_code=2).output
 
 
 def test_an_import_without_one_good_line_fails(run: Run, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from tunix_rt.cli.command import command
 from tunix_rt.cli.console import write_lines
 from tunix_rt.cli.documents import Lines, WrittenFile
 from tunix_rt.cli.options import ProblemOptions, not_empty
+from tunix_rt.cli.redaction_options import RedactionOptions, redacted_line
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.table_options import TableOptions
 from tunix_rt.cli.trace_lines import TraceLine
@@ -68,6 +69,7 @@ class ImportedTraces(TypedDict):
         "The column, or key, of each field, metadata.KEY being in the metadata; empty where the lines have "
         "the fields' own names.",
     ]
+    redacted: Annotated[dict[str, int], "With --redact: how many values became placeholders, by kind."]
 
 
 @command(
@@ -77,6 +79,7 @@ class ImportedTraces(TypedDict):
         "tunix-rt traces import traces.jsonl.zst",
         "tunix-rt traces import chats.jsonl --source support-chats",
         "tunix-rt traces import chats.jsonl --on-error skip --errors bad.jsonl",
+        "tunix-rt traces import chats.jsonl --redact",
         "tunix-rt traces import sums.parquet --column prompt=problem --column steps=solution "
         "--column final_answer=answer",
         "tunix-rt traces import sums.csv --column prompt=Task --column steps=Work --column completion=Result",
@@ -94,6 +97,7 @@ def import_(
         ),
     ],
     table: TableOptions,
+    redaction: RedactionOptions,
     format: Annotated[
         TraceFormat,
         typer.Option(
@@ -160,18 +164,20 @@ def import_(
         lossy=lossy,
         assigned=assigned,
     )
-    records = _begun(_sourced(records, source), file)
+    redactor = redaction.redactor()
+    records = _begun(redaction.applied(_sourced(records, source), redactor), file)
+    redacted = None if redactor is None else redactor.counts
     total = None if format in ("csv", "tsv") else _total(file)
     if errors is None:
         with session.connect() as client:
             result = store(session, client, _good(records), total, duplicates)
-        say_result(session, result, lossy=lossy, columns=assigned)
+        say_result(session, result, lossy=lossy, columns=assigned, redacted=redacted)
         return
     with BadLines(errors) as bad, session.connect() as client:
         result = store(session, client, bad.traces(records), total, duplicates, bad)
     if result.read == result.refused:
         raise FormatError(0, f"has no good line; {errors} says what is wrong with each", file=name_of(file))
-    say_result(session, result, bad.count, errors, lossy, assigned)
+    say_result(session, result, bad.count, errors, lossy, assigned, redacted)
 
 
 def _check_source(source: str | None) -> None:
@@ -308,12 +314,14 @@ def say_result(
     errors: Path | None = None,
     lossy: Lossy | None = None,
     columns: Mapping[str, str] | None = None,
+    redacted: Counter[str] | None = None,
 ) -> None:
     """What became of the lines, of which ``bad`` were left out and stand in ``errors``, and of columns."""
     read = result.read - result.refused + bad
     if session.as_json:
         counts = {"read": read, "created": result.created, "skipped": result.skipped, "bad": bad}
         found = {"left_out": lossy.counts if lossy else {}, "columns": dict(columns or {})}
+        found["redacted"] = dict(redacted or {})
         session.print_json(counts | found)
         return
     line = (
@@ -327,6 +335,8 @@ def say_result(
         session.out.print(loss, markup=False, soft_wrap=True)
     if columns:
         session.out.print(_columns_line(columns), markup=False, soft_wrap=True)
+    if redacted is not None:
+        session.out.print(redacted_line(redacted), markup=False, soft_wrap=True)
 
 
 def _columns_line(columns: Mapping[str, str]) -> str:

@@ -56,6 +56,7 @@ def test_traces_are_stored_once(run: Run) -> None:
         "bad": 0,
         "left_out": {},
         "columns": {},
+        "redacted": {},
     }
 
 

@@ -1,0 +1,95 @@
+"""Options of commands that take traces in: what is kept out of them, and how that is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from tunix_rt.cli import text
+from tunix_rt.errors import FieldViolation, FormatError
+from tunix_rt.formats import Record, trace_to_json
+from tunix_rt.redaction import KINDS, Redactor, UnknownKindError
+
+
+@dataclass(frozen=True)
+class RedactionOptions:
+    """Whether personal data and secrets are replaced by placeholders."""
+
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact",
+            help="Replace e-mail addresses, phone numbers, cards, IBANs, IP addresses, keys and tokens by "
+            "placeholders such as <EMAIL_1>, before anything is sent.",
+        ),
+    ] = False
+    redact_skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--redact-skip",
+            metavar="KIND",
+            help=f"With --redact: leave this kind as it is (may be repeated): {', '.join(KINDS)}.",
+        ),
+    ] = None
+
+    def redactor(self) -> Redactor | None:
+        """None if nothing is to be redacted; raises typer.BadParameter."""
+        skip = [kind.upper() for kind in self.redact_skip or ()]
+        if not self.redact:
+            if skip:
+                raise typer.BadParameter("--redact-skip goes with --redact")
+            return None
+        try:
+            return Redactor(skip)
+        except UnknownKindError as error:
+            raise typer.BadParameter(f"--redact-skip: {error}") from None
+
+    def applied(self, records: Iterator[Record], redactor: Redactor | None) -> Iterator[Record]:
+        """The records without what is to be redacted, of which ``redactor`` counts what traces held.
+
+        Lines and errors are redacted too, since they may go into a file or onto a terminal.
+        """
+        beside = self.redactor()
+        return records if redactor is None or beside is None else _redacted(records, redactor, beside)
+
+
+def _redacted(records: Iterator[Record], redactor: Redactor, beside: Redactor) -> Iterator[Record]:
+    while True:
+        try:
+            record = next(records, None)
+        except FormatError as error:
+            # Not chained: the first error may quote the file.
+            raise _redacted_error(error, beside) from None
+        if record is None:
+            return
+        if record.trace is None:
+            line = record.line.decode("utf-8", "surrogateescape")
+            kept = beside.text(line).encode("utf-8", "surrogateescape")
+            wrong = None if record.error is None else _redacted_error(record.error, beside)
+            yield Record(record.number, kept, None, wrong)
+        else:
+            trace = redactor.trace(record.trace)
+            yield Record(record.number, trace_to_json(trace).encode(), trace, None)
+
+
+def _redacted_error(error: FormatError, redactor: Redactor) -> FormatError:
+    redacted = FormatError(
+        0,
+        redactor.text(error.message),
+        field_violations=[
+            FieldViolation(redactor.text(wrong.field), redactor.text(wrong.description))
+            for wrong in error.field_violations
+        ],
+    )
+    redacted.line, redacted.file, redacted.metadata = error.line, error.file, error.metadata
+    return redacted
+
+
+def redacted_line(counts: Counter[str]) -> str:
+    """What was redacted, such as "3 values redacted: 2 EMAIL, 1 PHONE"."""
+    kinds = ", ".join(f"{text.count(count)} {kind}" for kind, count in sorted(counts.items()))
+    return f"{text.counted(counts.total(), 'value')} redacted" + (f": {kinds}" if kinds else "")
