@@ -130,6 +130,9 @@ def native(line: bytes, number: int, file: str) -> v1.Trace:
 def _conversation(document: dict[str, Any], line: bytes, number: int, file: str) -> v1.Trace:
     if is_contract_form(document["messages"]):
         return _shown(document, line, number, file)
+    for name in ("prompt", "steps", "final_answer"):
+        if name in document:
+            raise wrong(name, "is given beside messages; a trace has one of the two", number, file)
     row = parse_line(_ConversationRow, line, number, file)
     return _conversation_of(row, line, number, file, trace_version=row.trace_version, source=row.source)
 

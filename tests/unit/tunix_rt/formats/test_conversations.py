@@ -82,7 +82,7 @@ def test_a_conversation_reads_as_people_write_it(tmp_path: Any) -> None:
         ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": "x", "weight": 1}]}, "messages[0].weight"),
         ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
-        ({"prompt": "x"}, "prompt"),
+        ({"prompt": "x"}, "prompt: is given beside messages; a trace has one of the two"),
         ({"tools": [1]}, "tools[0]"),
         ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages[0].content: holds a NUL"),
     ],
