@@ -307,6 +307,42 @@ def test_a_block_may_begin_with_what_opens_the_turn(block: str, taught: str | No
     assert (None if isinstance(found, Unrendered) else found[0].last_turn[1]) == taught
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        # From the question on; and into the next one.
+        "{% for m in messages %}{% if m.role == 'user' and not loop.last and not loop.first %}"
+        "{% generation %}<user>{{ m.content }}<assistant>{{ messages[loop.index].content }}</s>"
+        "{% endgeneration %}"
+        "{% elif m.role == 'user' %}<user>{{ m.content }}"
+        "{% elif loop.index0 == 1 %}{% generation %}<assistant>{{ m.content }}</s>{% endgeneration %}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+        "{% for m in messages %}{% if m.role == 'user' and loop.first %}<user>{{ m.content }}"
+        "{% elif m.role == 'assistant' %}{% generation %}<assistant>{{ m.content }}</s>"
+        "{{ '<user>' ~ messages[loop.index].content if not loop.last }}{% endgeneration %}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+    ],
+)
+def test_a_block_that_holds_what_is_asked_is_refused(source: str) -> None:
+    conversation = Conversation((ASKED, SAID, ASKED, SAID), [1, 3])
+    (found,) = jinja(source).render([conversation])
+    assert isinstance(found, Unrendered)
+    assert found.reason == "CHAT_GENERATION_BLOCK"
+
+
+def test_a_template_that_moves_what_was_asked_teaches_nothing() -> None:
+    source = (
+        "<q>{% for m in messages | selectattr('role', 'eq', 'user') | list | reverse %}"
+        "{{ m.content }}|{% endfor %}"
+        "{% for m in messages if m.role == 'assistant' %}<a>{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<a>{% endif %}"
+    )
+    messages = (ASKED, ASKED.model_copy(update={"content": "And 3 + 4?"}), SAID)
+    (found,) = jinja(source).render([Conversation(messages, [2])])
+    assert isinstance(found, Unrendered)
+    assert found.facts["lost"] == ["messages[1].content"]
+
+
 def test_a_conversation_that_takes_many_requests_is_one() -> None:
     messages = ADDING * 50
     (found,) = renderer("chatml").render([Conversation(messages, range(1, 200, 2), [ADD])])
