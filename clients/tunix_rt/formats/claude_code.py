@@ -74,9 +74,10 @@ def _sessions(rows: Iterable[tuple[int, dict[str, Any]]], lossy: Lossy) -> list[
         name = _text(row.get("sessionId") or row.get("session_id"))
         parent = _text(row.get("parentUuid") or row.get("logicalParentUuid"))
         session = by_uuid.get(parent) or by_name.get(name) if parent or name else None
-        if kind not in _SPOKEN and not (uuid and kind in ("system", "attachment", "progress")):
-            if kind not in _BOOKKEEPING:
-                lossy.add(f"record {kind[:40]!r}")
+        if kind not in (*_SPOKEN, *_BOOKKEEPING, "attachment"):
+            lossy.add(f"record {kind[:40]!r}")
+        if kind not in _SPOKEN and not uuid:
+            # With an id it may be what the next record follows.
             continue
         if session is None:
             session = _Session(number)
@@ -203,6 +204,7 @@ def _last_line(rows: list[dict[str, Any]]) -> set[int] | None:
     A call, and the result of it, are records beside the line where several calls are made at once.
     """
     by_uuid = {row["uuid"]: row for row in rows if isinstance(row.get("uuid"), str)}
+    places = {id(row): place for place, row in enumerate(rows)}
     leaves = [row for row in rows if row["type"] in _SPOKEN]
     if not any(row.get("parentUuid") for row in rows):
         return None
@@ -210,7 +212,7 @@ def _last_line(rows: list[dict[str, Any]]) -> set[int] | None:
     row: dict[str, Any] | None = leaves[-1]
     while row is not None and id(row) not in kept:
         kept.add(id(row))
-        row = by_uuid.get(_text(row.get("parentUuid") or row.get("logicalParentUuid")))
+        row = _before(row, places[id(row)], rows, by_uuid)
     answers = {_message_id(row) for row in rows if id(row) in kept} - {""}
     calls: set[str] = set()
     for row in rows:
@@ -227,6 +229,17 @@ def _last_line(rows: list[dict[str, Any]]) -> set[int] | None:
         ):
             kept.add(id(row))
     return kept
+
+
+def _before(
+    row: Mapping[str, Any], place: int, rows: list[dict[str, Any]], by_uuid: Mapping[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """The record that one follows: that which it names, or where that is not there the one above it."""
+    parent = _text(row.get("parentUuid") or row.get("logicalParentUuid"))
+    if parent in by_uuid:
+        return by_uuid[parent]
+    compacted = row.get("isCompactSummary") or row.get("subtype") == "compact_boundary"
+    return rows[place - 1] if place and (parent or compacted) else None
 
 
 def _message_id(row: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ class _Session:
                 self._item(row)
             elif not kind and "id" in row:
                 self._begin(row)
-            elif kind not in _BOOKKEEPING:
+            elif kind not in _BOOKKEEPING and "record_type" not in row:
                 self._dialogue.left_out(f"record {kind[:40]!r}")
         elif kind == "session_meta":
             self._begin(payload)

@@ -80,7 +80,7 @@ def _samples(archive: zipfile.ZipFile, file: str, reading: Reading) -> Iterator[
             sample = _load(archive, name, file)
             if name in chunked:
                 sample = _whole(archive, name, sample, names, file)
-            trace = _conversation(sample, _object(start.get("eval")), number, file, reading)
+            trace = _conversation(sample, _object(start.get("eval")), file, reading)
         except FormatError as error:
             yield Record(number, b"", None, error)
         else:
@@ -170,7 +170,7 @@ def _document(file: OpenFile, reading: Reading) -> Iterator[Record]:
         for sample in ijson.items(file.stream, "samples.item", use_float=True):
             number += 1
             try:
-                trace = _conversation(sample, head, number, file.name, reading)
+                trace = _conversation(sample, head, file.name, reading)
             except FormatError as error:
                 yield Record(number, b"", None, error)
             else:
@@ -192,12 +192,11 @@ def _facts(head: bytes) -> dict[str, Any]:
     return facts
 
 
-def _conversation(
-    sample: Any, evaluation: Mapping[str, Any], number: int, file: str, reading: Reading
-) -> v1.Trace:
+def _conversation(sample: Any, evaluation: Mapping[str, Any], file: str, reading: Reading) -> v1.Trace:
     sample = _object(sample)
     name = f"{sample.get('id')}, epoch {sample.get('epoch', 1)}"
-    dialogue = Dialogue(reading, f"sample {name[:80]}", number, file)
+    # It is named by its id: samples are not on lines.
+    dialogue = Dialogue(reading, f"sample {name[:80]}", 0, file)
     attachments = _object(sample.get("attachments"))
     messages = sample.get("messages")
     if not isinstance(messages, list):

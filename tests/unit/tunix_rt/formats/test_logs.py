@@ -131,6 +131,50 @@ def test_each_session_of_a_file_is_a_conversation() -> None:
     assert [record.trace.metadata["session_id"] for record in records if record.trace][1] == "other"
 
 
+def test_what_follows_a_record_that_is_not_there_follows_the_one_above() -> None:
+    told = {"type": "new-kind", "sessionId": "s1", "uuid": "n1", "parentUuid": "a1"}
+    more = [human("More?", "u2", "n1"), model(text("No."), uuid="a2", parent="gone")]
+    summary = human("So far: no.", "c1", isCompactSummary=True)
+    last = [human("Bye.", "u3", "c1"), model(text("Bye."), uuid="a3", parent="u3")]
+    (record,), left = read(lines(human("Hi"), model(text("Yo.")), told, *more, summary, *last))
+    assert [one.partition(": ")[2] for one in said(record.trace)] == [
+        "Hi",
+        "Yo.",
+        "More?",
+        "No.",
+        "Bye.",
+        "Bye.",
+    ]
+    assert left == ["1 record 'new-kind' left out", "1 summary of a compaction left out"]
+    again = [human("Hi!", "v1"), model(text("Hello."), uuid="b1", parent="v1")]
+    (record,), left = read(lines(human("Hi"), model(text("Yo.")), *again))
+    assert said(record.trace) == ["user: Hi!", "assistant: Hello."]
+    assert left == ["2 messages that were taken back left out"]
+
+
+def test_the_first_layout_of_codex_is_read() -> None:
+    def item(role: str, kind: str, content: str) -> dict[str, Any]:
+        return {"type": "message", "role": role, "content": [{"type": kind, "text": content}]}
+
+    head = {"id": "c1", "timestamp": "2025-07-01T10:00:00.000Z", "instructions": None, "git": {}}
+    call = {"type": "local_shell_call", "call_id": "l1", "action": {"type": "exec", "command": ["ls"]}}
+    result = {"type": "function_call_output", "call_id": "l1", "output": {"content": "a", "success": True}}
+    state = {"record_type": "state"}
+    rows = [
+        head,
+        item("user", "input_text", "List."),
+        state,
+        call,
+        result,
+        item("assistant", "output_text", "a."),
+    ]
+    (record,), left = read(lines(*rows))
+    assert said(record.trace) == ["user: List.", "assistant: ", "tool: a", "assistant: a."]
+    assert record.trace is not None
+    assert record.trace.messages[1].tool_calls[0].arguments_text == '{"command":["ls"]}'
+    assert left == []
+
+
 def test_a_sub_agents_own_file_is_a_conversation() -> None:
     (record,), told = read(lines(human("Search.", isSidechain=True), model(text("Found."), isSidechain=True)))
     assert said(record.trace) == ["user: Search.", "assistant: Found."]
