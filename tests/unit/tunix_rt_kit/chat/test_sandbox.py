@@ -11,7 +11,13 @@ import time
 import psutil
 import pytest
 
-from tunix_rt_kit.chat.sandbox import CHILDREN, MAX_RENDERED_CHARS, MAX_SOURCE_BYTES, JinjaSandbox
+from tunix_rt_kit.chat.sandbox import (
+    CHILDREN,
+    MAX_RENDERED_CHARS,
+    MAX_SOURCE_BYTES,
+    Beginnings,
+    JinjaSandbox,
+)
 from tunix_rt_kit.errors import InvalidArgument
 
 HELLO = {"messages": [{"role": "user", "content": "<b>héllo</b>"}], "add_generation_prompt": False}
@@ -183,3 +189,37 @@ def test_a_forked_process_has_its_own_child(sandbox: JinjaSandbox) -> None:
     assert pid != sandbox.pid
     assert render(sandbox, "mine") == "mine"
     os.kill(sandbox.pid, 0)
+
+
+SLOW_FOR_SOME = (
+    "{% for m in messages %}{% if m == 'slow' %}"
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    "{% endif %}{{ m }}{% endfor %}"
+)
+
+
+def beginnings(sandbox: JinjaSandbox, *conversations: list[str]) -> list[list[str] | str]:
+    wanted = [
+        Beginnings({"messages": said}, [(count, False) for count in range(len(said), 0, -1)])
+        for said in conversations
+    ]
+    found = sandbox.render_beginnings(SLOW_FOR_SOME, wanted)
+    return [
+        each.message if isinstance(each, InvalidArgument) else [text.text for text in each] for each in found
+    ]
+
+
+def test_one_conversation_that_takes_too_long_is_that_one() -> None:
+    quick = JinjaSandbox(cpu_seconds=0.05, wall_seconds=20)
+    first, slow, last = beginnings(quick, ["a", "b"], ["slow"], ["c"])
+    assert (first, last) == (["ab", "a"], ["c"])
+    assert "is not done after 0.05 s" in slow
+    with pytest.raises(InvalidArgument, match="is not done after"):
+        beginnings(quick, *[["slow"]] * 4)
+    quick.close()
+
+
+def test_a_conversation_of_many_requests_comes_back_in_order(sandbox: JinjaSandbox) -> None:
+    said = [f"{number}, " for number in range(150)]
+    (found,) = beginnings(sandbox, said)
+    assert found == ["".join(said[:count]) for count in range(len(said), 0, -1)]
