@@ -17,9 +17,8 @@ _ROLES: Final = {"system": "system", "user": "user", "agent": "assistant"}
 
 
 def is_atif(keys: Mapping[str, Any]) -> bool:
-    """Whether a document is a trajectory, by its keys, and by their values where these are known."""
-    version = keys.get("schema_version")
-    return "schema_version" in keys and (not isinstance(version, str) or version.startswith("ATIF"))
+    """Whether a document is a trajectory, by what its version is called."""
+    return _text(keys.get("schema_version")).startswith("ATIF")
 
 
 def atif(row: Mapping[str, Any], number: int, file: str, reading: Reading) -> v1.Trace:

@@ -30,7 +30,7 @@ _SYNTHETIC: Final = "<synthetic>"
 
 def is_claude_code(row: Mapping[str, Any]) -> bool:
     """Whether the first line of a file is one of a session."""
-    if not isinstance(row.get("type"), str):
+    if not isinstance(row.get("type"), str) or "messages" in row:
         return False
     if row["type"] in _SPOKEN:
         return isinstance(row.get("message"), dict) and not row.keys().isdisjoint(

@@ -19,6 +19,7 @@ from tunix_rt.spans import CONTENT_IS_OFF, Span, SpanEvent, conversations, is_ab
 
 _SESSION: Final = ("gen_ai.conversation.id", "session.id")
 _ERROR: Final = (2, "STATUS_CODE_ERROR", "ERROR")
+# The last is Tempo's name, which other documents may have, too.
 _OTLP: Final = ("resourceSpans", "resource_spans", "resourceLogs", "resource_logs", "batches")
 _LANGFUSE: Final = (
     {"trace", "observations"},
@@ -52,7 +53,7 @@ _ITEMS: Final = ("data", "spans", "observations", "traces")
 
 def is_otlp(keys: Iterable[str]) -> bool:
     """Whether a document is spans, or log records, in OTLP JSON."""
-    return not set(keys).isdisjoint(_OTLP)
+    return not set(keys).isdisjoint(_OTLP[:-1])
 
 
 def is_phoenix(keys: Iterable[str]) -> bool:
@@ -137,7 +138,7 @@ def _groups(spans: Iterable[Span]) -> list[list[Span]]:
 
 
 def _spans(document: Mapping[str, Any], events: dict[tuple[str, str], list[SpanEvent]]) -> Iterator[Span]:
-    if is_otlp(document):
+    if not document.keys().isdisjoint(_OTLP):
         yield from _otlp(document, events)
     elif is_phoenix(document):
         yield _phoenix(document)

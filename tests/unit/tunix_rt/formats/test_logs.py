@@ -152,6 +152,21 @@ def test_what_follows_a_record_that_is_not_there_follows_the_one_above() -> None
     assert left == ["2 messages that were taken back left out"]
 
 
+def test_other_lines_with_the_keys_of_logs_are_no_logs() -> None:
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    beside = {
+        "schema_version": "1.0",
+        "type": "system",
+        "uuid": "u1",
+        "sessionId": "s1",
+        "batches": [],
+        "eval": {},
+    }
+    (record,), _ = read(lines({"messages": said, **beside}))
+    assert record.trace is not None, record.error
+    assert record.trace.messages[0].content[0].text == "Hi"
+
+
 def test_the_first_layout_of_codex_is_read() -> None:
     def item(role: str, kind: str, content: str) -> dict[str, Any]:
         return {"type": "message", "role": role, "content": [{"type": kind, "text": content}]}
