@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tunix_rt import v1
 from tunix_rt.spans.calls import (
+    UNREADABLE,
     ModelCall,
     Span,
     SpanEvent,
@@ -126,6 +127,11 @@ def _calls(spans: Sequence[Span], found: Conversations) -> list[ModelCall]:
         except (SpanError, UnicodeEncodeError) as error:
             # JSON can write half of a character as an escape; no text can hold it.
             reason = str(error) if isinstance(error, SpanError) else "holds half of a character"
+            found.refused.append(RefusedSpan(span.span_id, reason))
+            continue
+        except UNREADABLE as error:
+            # Programs of all kinds write attributes; one of them must not keep the others from being read.
+            reason = f"has messages in a form that is not known ({type(error).__name__})"
             found.refused.append(RefusedSpan(span.span_id, reason))
             continue
         if call is not None and span.failed:

@@ -34,6 +34,10 @@ _OLDEST: Final = {"gen_ai.content.prompt": "gen_ai.prompt", "gen_ai.content.comp
 _ABOUT: Final = ("gen_ai.", "llm.", "openinference.")
 
 
+UNREADABLE: Final = (TypeError, ValueError, AttributeError, KeyError, IndexError)
+"""What reading attributes of any kind may raise."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpanEvent:
     """Something that happened in a span."""
@@ -108,7 +112,7 @@ def holds_content(span: Span) -> bool:
         if all(len(span.attributes.get(name) or "") > 2 for name in _MESSAGES):
             return True
         held = _held(span)
-    except (SpanError, TypeError):
+    except UNREADABLE:
         return True
     return held is not None and bool(held.asked and held.answered)
 

@@ -234,7 +234,9 @@ def _id_of(row: Mapping[str, Any], *keys: str) -> str:
 
 
 def _first(part: Any, *keys: str) -> str:
-    """The first of these fields that is a text."""
+    """The first of these fields that is a text, or the part if it is one."""
+    if not isinstance(part, Mapping):
+        return part if isinstance(part, str) else ""
     return next((part[key] for key in keys if isinstance(part.get(key), str)), "")
 
 
