@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +73,70 @@ class ImportedTraces(TypedDict):
     redacted: Annotated[dict[str, int], "With --redact: how many values became placeholders, by kind."]
 
 
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How the lines of a file become traces."""
+
+    format: Annotated[
+        TraceFormat,
+        typer.Option(
+            "--format", "-f", help="Format of its lines or rows; auto: decided by its name and beginning."
+        ),
+    ] = "auto"
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source",
+            metavar="NAME",
+            help="Source of the lines that name none, up to 64 characters.",
+            callback=not_empty,
+        ),
+    ] = None
+    answers_only: Annotated[
+        bool,
+        typer.Option(
+            "--answers-only",
+            help="Take answers without reasoning too, each as the one step of its trace; build their dataset "
+            "with --style answer-only.",
+        ),
+    ] = False
+    media: Annotated[
+        Media,
+        typer.Option(
+            "--media", help="What to do about images and audio; leave-out: the rest of the message stays."
+        ),
+    ] = "refuse"
+    bad_arguments: Annotated[
+        BadArguments,
+        typer.Option(
+            "--bad-arguments",
+            help="What to do about arguments of a tool call that are no JSON object; keep: as text.",
+        ),
+    ] = "keep"
+
+    def records(
+        self, file: str, table: TableOptions, lossy: Lossy, assigned: dict[str, str]
+    ) -> Iterator[Record]:
+        """The lines of a file; raises typer.BadParameter.
+
+        ``lossy`` takes what is left out, ``assigned`` the column of each field.
+        """
+        if self.source is not None and (len(self.source) > MAX_LABEL or "\0" in self.source):
+            raise typer.BadParameter(f"--source takes up to {MAX_LABEL} characters, not {len(self.source)}")
+        records = read_records(
+            file,
+            self.format,
+            columns=table.columns(),
+            delimiter=table.character(),
+            answers_only=self.answers_only,
+            media=self.media,
+            bad_arguments=self.bad_arguments,
+            lossy=lossy,
+            assigned=assigned,
+        )
+        return _sourced(records, self.source)
+
+
 @command(
     app,
     "import",
@@ -98,42 +163,7 @@ def import_(
     ],
     table: TableOptions,
     redaction: RedactionOptions,
-    format: Annotated[
-        TraceFormat,
-        typer.Option(
-            "--format", "-f", help="Format of its lines or rows; auto: decided by its name and beginning."
-        ),
-    ] = "auto",
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--source",
-            metavar="NAME",
-            help="Source of the lines that name none, up to 64 characters.",
-            callback=not_empty,
-        ),
-    ] = None,
-    answers_only: Annotated[
-        bool,
-        typer.Option(
-            "--answers-only",
-            help="Take answers without reasoning too, each as the one step of its trace; build their dataset "
-            "with --style answer-only.",
-        ),
-    ] = False,
-    media: Annotated[
-        Media,
-        typer.Option(
-            "--media", help="What to do about images and audio; leave-out: the rest of the message stays."
-        ),
-    ] = "refuse",
-    bad_arguments: Annotated[
-        BadArguments,
-        typer.Option(
-            "--bad-arguments",
-            help="What to do about arguments of a tool call that are no JSON object; keep: as text.",
-        ),
-    ] = "keep",
+    reading: ReadingOptions,
     duplicates: DuplicatesOption = "skip",
     on_error: Annotated[OnError, typer.Option("--on-error", help="What to do about a bad line.")] = "stop",
     errors: Annotated[
@@ -151,23 +181,12 @@ def import_(
     no good line.
     """
     _check_errors_file(on_error, errors)
-    _check_source(source)
     lossy, assigned = Lossy(), dict[str, str]()
-    records = read_records(
-        file,
-        format,
-        columns=table.columns(),
-        delimiter=table.character(),
-        answers_only=answers_only,
-        media=media,
-        bad_arguments=bad_arguments,
-        lossy=lossy,
-        assigned=assigned,
-    )
+    records = reading.records(file, table, lossy, assigned)
     redactor = redaction.redactor()
-    records = _begun(redaction.applied(_sourced(records, source), redactor), file)
+    records = _begun(redaction.applied(records, redactor), file)
     redacted = None if redactor is None else redactor.counts
-    total = None if format in ("csv", "tsv") else _total(file)
+    total = None if reading.format in ("csv", "tsv") else _total(file)
     if errors is None:
         with session.connect() as client:
             result = store(session, client, _good(records), total, duplicates)
@@ -178,11 +197,6 @@ def import_(
     if result.read == result.refused:
         raise FormatError(0, f"has no good line; {errors} says what is wrong with each", file=name_of(file))
     say_result(session, result, bad.count, errors, lossy, assigned, redacted)
-
-
-def _check_source(source: str | None) -> None:
-    if source is not None and (len(source) > MAX_LABEL or "\0" in source):
-        raise typer.BadParameter(f"--source takes up to {MAX_LABEL} characters, not {len(source)}")
 
 
 def _sourced(records: Iterable[Record], source: str | None) -> Iterator[Record]:
