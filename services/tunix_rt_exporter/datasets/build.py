@@ -233,7 +233,9 @@ class DatasetBuild:
         taken = [trace for trace, stage in zip(batch, stages, strict=True) if stage is None]
         found: Sequence[EvalMatch | None] = [None] * len(taken)
         if self._eval_sets:
-            found = items.matches([trace.texts for trace in taken], [trace.questions for trace in taken])
+            spoken = any(trace.messages for trace in taken)
+            questions = [trace.questions for trace in taken] if spoken else None
+            found = items.matches([trace.texts for trace in taken], questions)
         clean = [trace for trace, match in zip(taken, found, strict=True) if match is None]
         matches, rendered = iter(found), renderer.render(clean)
         for trace, stage in zip(batch, stages, strict=True):

@@ -99,10 +99,11 @@ class EvalIndex:
             rows: the texts of each row, its prompt first; runs of words do not go from one to the next.
             questions: what is asked in each row, turn by turn, and is compared as its prompt is.
         """
-        asked = [
-            list(dict.fromkeys((texts[0], *others)))
-            for texts, others in zip(rows, questions or [()] * len(rows), strict=True)
-        ]
+        asked: list[Sequence[str]] = [texts[:1] for texts in rows]
+        if questions is not None:
+            asked = [
+                list(dict.fromkeys((*first, *more))) for first, more in zip(asked, questions, strict=True)
+            ]
         found = [self._equal(prompts) for prompts in asked]
         if not self._ngram_words:
             return found
