@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,9 @@ def test_traces_that_only_the_server_refuses_are_taken_out(
     assert len(names(client)) == 1140
 
 
-def test_what_is_redacted_is_neither_sent_nor_shown(run: Run, client: Client, tmp_path: Path) -> None:
+def test_what_is_redacted_is_neither_sent_nor_shown(
+    run: Run, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secrets = ("ann@example.com", "4111111111111111", "sk-ant-api03-Zz9Yy8Xx7Ww6")
     told = " or ".join(secrets)
     tool = '{"to": "ann\\u0040example.com", "n": 12345678901234567890}'
@@ -212,6 +215,9 @@ def test_what_is_redacted_is_neither_sent_nor_shown(run: Run, client: Client, tm
     found = json.loads(run("import", "-", "--redact", "--json", input=lines(talk)).stdout)["redacted"]
     assert found == {"API_KEY": 4, "CARD": 5, "EMAIL": 7}
     assert "goes with --redact" in run("import", "in.jsonl", "--redact-skip", "CARD", exit_code=2).output
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    missing = run("import", "in.jsonl", "--redact", "--redact-with", "presidio", exit_code=1)
+    assert "--redact-with: Presidio is not installed; pip install 'tunix-rt[redact]'" in missing.stderr
 
 
 def test_an_import_without_one_good_line_fails(run: Run, tmp_path: Path) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from tunix_rt.cli import text
-from tunix_rt.errors import FieldViolation, FormatError
+from tunix_rt.errors import FailedPreconditionError, FieldViolation, FormatError
 from tunix_rt.formats import Record, trace_to_json
-from tunix_rt.redaction import KINDS, Redactor, UnknownKindError
+from tunix_rt.redaction import KINDS, Finding, Redactor, UnknownKindError
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,47 @@ class RedactionOptions:
         ),
     ] = None
 
+    redact_with: Annotated[
+        Literal["presidio"] | None,
+        typer.Option(
+            "--redact-with",
+            help="With --redact: also what this library finds, such as names if spaCy has a model. It "
+            "comes with the extra redact.",
+        ),
+    ] = None
+
     def redactor(self) -> Redactor | None:
-        """None if nothing is to be redacted; raises typer.BadParameter."""
+        """None if nothing is to be redacted.
+
+        Raises typer.BadParameter; FailedPreconditionError if the library is missing.
+        """
         skip = [kind.upper() for kind in self.redact_skip or ()]
         if not self.redact:
-            if skip:
-                raise typer.BadParameter("--redact-skip goes with --redact")
+            if skip or self.redact_with:
+                option = "--redact-skip" if skip else "--redact-with"
+                raise typer.BadParameter(f"{option} goes with --redact")
             return None
         try:
-            return Redactor(skip)
+            return Redactor(skip, self._library())
         except UnknownKindError as error:
             raise typer.BadParameter(f"--redact-skip: {error}") from None
+
+    def _library(self) -> Callable[[str], Iterator[Finding]] | None:
+        if self.redact_with is None:
+            return None
+        from tunix_rt.redaction.library import LibraryMissingError, presidio
+
+        try:
+            return presidio()
+        except LibraryMissingError as error:
+            raise FailedPreconditionError(f"--redact-with: {error}", reason="LIBRARY_MISSING") from None
 
     def applied(self, records: Iterator[Record], redactor: Redactor | None) -> Iterator[Record]:
         """The records without what is to be redacted, of which ``redactor`` counts what traces held.
 
         Lines and errors are redacted too, since they may go into a file or onto a terminal.
         """
-        beside = self.redactor()
-        return records if redactor is None or beside is None else _redacted(records, redactor, beside)
+        return records if redactor is None else _redacted(records, redactor, redactor.uncounted())
 
 
 def _redacted(records: Iterator[Record], redactor: Redactor, beside: Redactor) -> Iterator[Record]:
