@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunix_rt.errors import FailedPreconditionError
-from tunix_rt_kit.regular_files import read_json
+from tunix_rt_kit.regular_files import read_json, tree_bytes
 
 _LOCK = "server.lock"
 _HOLDER = "server.json"
@@ -226,3 +226,19 @@ def _read(data_dir: Path, database: str, query: str, values: Mapping[str, Any]) 
     address = f"{(data_dir / database).absolute().as_uri()}.db?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=0.2)) as connection:
         return list(connection.execute(query, values))
+
+
+def display_names(data_dir: Path) -> dict[str, str]:
+    """What people called the resources in ``data_dir``, by resource name; without a server, as
+    ``known_names``."""
+    found = {}
+    for collection, (database, table, name, label, _) in _NAMES.items():
+        if label and (data_dir / f"{database}.db").exists():
+            query = f"SELECT {name}, {label} FROM {table} WHERE {label} != ''"
+            found |= {f"{collection}/{key}": said for key, said in _read(data_dir, database, query, {})}
+    return found
+
+
+def folder_bytes(data_dir: Path) -> int:
+    """What all files in ``data_dir`` take."""
+    return tree_bytes(data_dir)

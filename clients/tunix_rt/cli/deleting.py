@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
@@ -84,6 +86,16 @@ def confirm(session: Session, question: str, lines: Sequence[str], *, yes: bool)
     typer.confirm(question, abort=True, err=True)
 
 
+def with_names(client: Client, told: str, names: Iterable[str]) -> str:
+    """A text that names resources, with what people call them behind the names of those."""
+    for name in dict.fromkeys(filter(None, names)):
+        with suppress(TunixRtError, KeyError):
+            if label := getattr(get(client, name), "display_name", ""):
+                shown = f"{name} ({label})".replace("\\", r"\\")
+                told = re.sub(rf"{re.escape(name)}(?![\w@./-]*\w)", shown, told)
+    return told
+
+
 def kept_of(removal: LoopRemoval) -> list[str]:
     """What stays of a loop that is deleted, and why, in words."""
     used = [f"kept {name}, used by {', '.join(users)}" for name, users in removal.kept.items()]
@@ -123,7 +135,11 @@ def delete_resources(
                 raise _deleted_before(name, found)
         what = wanted[0] if len(wanted) == 1 else text.counted(len(wanted), kind)
         confirm(session, f"Delete {what} for good?", wanted if len(wanted) > 1 else (), yes=yes)
-        deleted = delete_each(wanted, lambda name: delete(client, name, force=force))
+        try:
+            deleted = delete_each(wanted, lambda name: delete(client, name, force=force))
+        except TunixRtError as error:
+            error.message = with_names(client, error.message, error.metadata.get("used_by", "").split(","))
+            raise
     if session.as_json:
         session.print_json({"deleted": deleted})
     else:

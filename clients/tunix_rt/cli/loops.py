@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -16,12 +17,13 @@ from tunix_rt import Client, v1
 from tunix_rt.cli import tables, text
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.comparisons import print_comparison
-from tunix_rt.cli.deleting import ForceOption, YesOption, confirm, kept_of
+from tunix_rt.cli.deleting import ForceOption, YesOption, confirm, kept_of, with_names
 from tunix_rt.cli.effects import Effect
 from tunix_rt.cli.lookup import completes_tags
 from tunix_rt.cli.options import FlipsOption
 from tunix_rt.cli.progress import STEPS, Bar, LossLine, Reporter, StageBars
 from tunix_rt.cli.session import Session
+from tunix_rt.errors import InvalidArgumentError
 from tunix_rt.loop import (
     STAGES,
     LoopConfig,
@@ -200,6 +202,7 @@ class DeletedLoop(TypedDict):
     kept: Annotated[dict[str, list[str]], "What others use, by resource name, and what uses it."]
     not_its_own: Annotated[list[str], "Dataset and eval set that the loop had found there; they stay."]
     files: Annotated[list[str], "The deleted ones of the files that the loop had written into its folder."]
+    freed_bytes: Annotated[int | None, "By how much the data folder is smaller; null with --server."]
 
 
 @command(
@@ -218,23 +221,46 @@ def delete(
 ) -> None:
     """Delete all that a loop made: report, evaluations, training jobs, dataset, eval set, and the reports in
     its folder. What others use is kept. Traces and base models stay."""
-    output_dir = loop if loop.is_dir() else LoopConfig.from_yaml(loop).output_dir
+    output_dir = loop if loop.is_dir() else _config_of(loop).output_dir
+    before = session.data_bytes()
     with session.connect() as client:
         removal = plan_removal(client, output_dir, force=force)
-        lines = [*removal.names, *map(str, removal.files), *kept_of(removal)]
+        users = [user for found in removal.kept.values() for user in found]
+        named = with_names(client, "\n".join(removal.names), removal.names).splitlines()
+        kept_lines = with_names(client, "\n".join(kept_of(removal)), [*removal.kept, *users]).splitlines()
+        lines = [*named, *map(str, removal.files), *kept_lines]
         confirm(session, f"Delete these {len(removal.names)} and the files for good?", lines, yes=yes)
         deleted = remove_loop(client, removal, force=force)
+    # Files are freed when the server of this process has ended.
+    freed = None if before is None else max(0, before - (session.data_bytes() or 0))
     if session.as_json:
         kept = {name: list(users) for name, users in removal.kept.items()}
         files = [str(path) for path in removal.files]
-        not_its_own = list(removal.not_its_own)
-        session.print_json({"deleted": deleted, "kept": kept, "not_its_own": not_its_own, "files": files})
+        document = {"deleted": deleted, "kept": kept, "not_its_own": list(removal.not_its_own)}
+        session.print_json(document | {"files": files, "freed_bytes": freed})
         return
-    for line in [*(f"deleted {name}" for name in deleted), *kept_of(removal)]:
+    told = dict(zip(removal.names, named, strict=True))
+    for line in [*(f"deleted {told[name]}" for name in deleted), *kept_lines]:
         session.out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if freed is not None:
+        session.out.print(f"{text.size(freed)} freed", highlight=False)
     session.out.print(
         "traces and base models stay: tunix-rt traces delete, tunix-rt models delete", style="dim"
     )
+
+
+def _config_of(given: Path) -> LoopConfig:
+    """The settings of a loop's file; an error says which file here is that of a loop of this name."""
+    try:
+        return LoopConfig.from_yaml(given)
+    except InvalidArgumentError as error:
+        if not given.exists():
+            error.message += "; give a loop's YAML file, or the folder that it wrote its reports into"
+            for file in sorted([*Path().glob("*.yaml"), *Path().glob("*.yml")]):
+                with suppress(InvalidArgumentError):
+                    if LoopConfig.from_yaml(file).name == str(given):
+                        error.message += f"; {file} is that of a loop of this name"
+        raise
 
 
 def _show_plan(session: Session, config: LoopConfig) -> None:

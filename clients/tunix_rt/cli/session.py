@@ -196,6 +196,12 @@ class Session:
 
         return tunix_rt_local.known_tags(self.data_dir, collection, begun, most)
 
+    def data_bytes(self) -> int | None:
+        """What the data folder takes; None where the data is a server's."""
+        import tunix_rt_local
+
+        return tunix_rt_local.folder_bytes(self.data_dir) if self.embedded else None
+
     def _server_beside(self) -> str | None:
         import tunix_rt_local
 

@@ -283,6 +283,7 @@ class UsedSpace(TypedDict):
 
     kind: Annotated[str, "What it is, in words: dataset, checkpoint, export, database, unused, ..."]
     name: Annotated[str, "Its resource name, or its path in the data folder."]
+    display_name: Annotated[str, "What people call it, or its training job; empty without a name."]
     size_bytes: Annotated[int, "Size of its files."]
     own_bytes: Annotated[int, "Size of those that nothing else names: what deleting it frees."]
 
@@ -345,6 +346,8 @@ def du(
 
     _refuse_server(session)
     found = tunix_rt_local.disk_usage(session.data_dir)
+    names = tunix_rt_local.display_names(session.data_dir)
+    labels = [names.get("/".join(entry.name.split("/")[:2]), "") for entry in found[:limit]]
     kinds: dict[str, int] = {}
     for entry in found:
         kinds[entry.kind] = kinds.get(entry.kind, 0) + entry.own_bytes
@@ -354,7 +357,10 @@ def du(
                 "data_dir": str(session.data_dir),
                 "total_bytes": sum(kinds.values()),
                 "kinds": kinds,
-                "resources": [asdict(entry) for entry in found[:limit]],
+                "resources": [
+                    asdict(entry) | {"display_name": label}
+                    for entry, label in zip(found, labels, strict=False)
+                ],
             }
         )
         return
@@ -363,15 +369,21 @@ def du(
         tables.add_row(by_kind, kind, text.size(size))
     tables.add_row(by_kind, "together", text.size(sum(kinds.values())))
     largest = tables.table(
-        "LARGEST", "KIND", ">SIZE", ">FREED IF DELETED", important=("SIZE", "FREED IF DELETED")
+        "LARGEST",
+        "KIND",
+        ">SIZE",
+        ">FREED IF DELETED",
+        *(["NAME"] if any(labels) else []),
+        important=("SIZE", "FREED IF DELETED", "NAME"),
     )
-    for entry in found[:limit]:
+    for entry, label in zip(found, labels, strict=False):
         # With a job go its checkpoints, with a dataset its audits.
         inside = f"{entry.name}/" if entry.name.startswith(("trainingJobs/", "datasets/")) else None
         freed = entry.own_bytes + sum(
             one.own_bytes for one in found if inside is not None and one.name.startswith(inside)
         )
-        tables.add_row(largest, entry.name, entry.kind, text.size(entry.size_bytes), text.size(freed))
+        cells = (entry.name, entry.kind, text.size(entry.size_bytes), text.size(freed))
+        tables.add_row(largest, *cells, *([label] if any(labels) else []))
     session.out.print(f"data folder {session.data_dir}", highlight=False, soft_wrap=True)
     session.out.print(by_kind)
     session.out.print(largest)

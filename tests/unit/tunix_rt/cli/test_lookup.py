@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert
 from typer.testing import CliRunner
 
+import tunix_rt_local
 from support.migrated import migrated
 from support.named_resources import FAR, JOB, NEAR, Resources
 from support.threaded import fake_server, free_address
@@ -246,3 +247,8 @@ def test_what_is_deleted_together_goes_in_an_order_that_works_and_an_error_tells
     used_by, there = {"x": {"y"}, "y": {"x"}}, {"x", "y"}
     with pytest.raises(FailedPreconditionError, match=r"^. is used$"):
         delete_each(["x", "y"], delete_one)
+
+
+def test_what_people_call_what_lies_in_a_folder_is_known_without_a_server(folder: Path) -> None:
+    found = tunix_rt_local.display_names(folder)
+    assert found == {f"trainingJobs/{JOB}": "first-run", f"trainingJobs/{FAR}": "two words"}

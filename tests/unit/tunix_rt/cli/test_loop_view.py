@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 from support.fake_loop import FakeLoopServices
 from support.threaded import fake_server
 from tunix_rt import v1
+from tunix_rt.cli.deleting import with_names
 from tunix_rt.cli.loops import _LABELS, loop_progress
 from tunix_rt.cli.main import app
 from tunix_rt.cli.progress import LineReporter
@@ -131,7 +133,32 @@ def test_deleting_a_loop_says_what_went_and_what_stays_and_why(
         "kept": {"datasets/d@1": ["trainingJobs/other"]},
         "not_its_own": ["evalSets/e"],
         "files": ["out/report.html"],
+        "freed_bytes": None,
     }
+
+
+def test_what_people_call_resources_stands_behind_their_ids() -> None:
+    names = {"trainingJobs/j": r"best \1 so far", "trainingJobs/k": ""}
+
+    class Trainer:
+        def get_training_job(self, name: str) -> v1.TrainingJob:
+            return v1.TrainingJob(name=name, display_name=names[name])
+
+    client: Any = SimpleNamespace(trainer=Trainer())
+    told = "trainingJobs/j/checkpoints/2 of trainingJobs/j, trainingJobs/k, trainingJobs/j2, trainingJobs/j."
+    assert with_names(client, told, [*names, "trainingJobs/x", "no name", ""]) == told.replace(
+        "trainingJobs/j,", r"trainingJobs/j (best \1 so far),"
+    ).replace("trainingJobs/j.", r"trainingJobs/j (best \1 so far).")
+
+
+def test_a_loop_that_is_given_by_its_name_is_told_by_its_file(
+    run: Callable[..., Result], removed: list[tuple[LoopRemoval, bool]]
+) -> None:
+    named = run("delete", "small", "--yes")
+    assert (named.exit_code, removed) == (1, [])
+    assert "small: no such file; give a loop's YAML file, or the folder" in named.stderr
+    assert named.stderr.endswith("; loop.yaml is that of a loop of this name\n")
+    assert "of this name" not in run("delete", "nothing", "--yes").stderr
 
 
 def test_a_loop_is_not_deleted_where_nobody_agreed(
