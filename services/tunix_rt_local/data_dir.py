@@ -231,7 +231,7 @@ def _read(data_dir: Path, database: str, query: str, values: Mapping[str, Any]) 
 def display_names(data_dir: Path) -> dict[str, str]:
     """What people called the resources in ``data_dir``, by resource name; without a server, as
     ``known_names``."""
-    found = {}
+    found: dict[str, str] = {}
     for collection, (database, table, name, label, _) in _NAMES.items():
         if label and (data_dir / f"{database}.db").exists():
             query = f"SELECT {name}, {label} FROM {table} WHERE {label} != ''"
