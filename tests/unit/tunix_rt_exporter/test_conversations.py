@@ -191,7 +191,10 @@ def test_order_of_arrival_and_batches_change_nothing(tmp_path: Path) -> None:
 def test_which_conversations_are_duplicates(tmp_path: Path) -> None:
     def made(**changes: Any) -> v1.Trace:
         asking = turn(
-            "assistant", tool_calls=[call(changes.get("name", "add"), "{}", changes.get("id", "c"))]
+            "assistant",
+            tool_calls=[
+                call(changes.get("name", "add"), changes.get("arguments", "{}"), changes.get("id", "c"))
+            ],
         )
         answer = turn("tool", changes.get("result", "5"), tool_call_id=changes.get("id", "c"))
         return conversation(turn("user", "2 + 3?"), asking, answer, turn("assistant", "It is 5."))
@@ -199,7 +202,15 @@ def test_which_conversations_are_duplicates(tmp_path: Path) -> None:
     traces = [
         spoken(trace, number)
         for number, trace in enumerate(
-            [made(), made(id="other"), made(result="5 "), made(name="sum"), made(result="6")], start=1
+            [
+                made(),
+                made(id="other"),
+                made(result="5 "),
+                made(name="sum"),
+                made(result="6"),
+                made(arguments='{"a": 1}'),
+            ],
+            start=1,
         )
     ]
     result = built(tmp_path, [traces], splits=ONLY_TRAIN, chat_template=CHATML)
