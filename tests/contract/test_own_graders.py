@@ -246,7 +246,8 @@ def test_what_is_wrong_with_a_file_is_one_clear_error_before_anything_runs(
     refused = {
         "syntax.py": "syntax.py: line 1: it is no Python",
         "net.py": "net.py: line 1: a grader may not import socket",
-        "my.py:absent": "my.py: it has no function absent; its functions are grade, length, broken, fickle",
+        "my.py:absent": "my.py: it has no function absent; its functions are grade, length, broken, fickle; "
+        "--grader-file my.py:FUNCTION names one of them",
     }
     for given, why in refused.items():
         for command in (["grade", "x"], ["evalset", "import", "bad", "rows.jsonl"]):

@@ -15,7 +15,7 @@ from support.comparison import GRADING, SPLITTER, finished, sampled, some_compar
 from tunix_rt import v1
 from tunix_rt_evaluator.comparisons.model import ComparisonContent, ComparisonReport, PatternName, Run
 from tunix_rt_evaluator.comparisons.pairing import compared
-from tunix_rt_evaluator.comparisons.patterns import GROUP_ITEMS, RULES, groups, pattern, repeats
+from tunix_rt_evaluator.comparisons.patterns import GROUP_ITEMS, RULES, Group, groups, pattern, repeats
 from tunix_rt_evaluator.convert import report_message
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.model import Decoding, Generation, ItemResult
@@ -279,3 +279,14 @@ def test_an_evaluation_that_is_compared_with_itself_or_with_its_own_answers_is_w
         for name, results in zip("ab", sides, strict=True)
     ]
     assert not compared(runs[:1], runs[1:]).warnings
+
+
+def test_answers_that_fit_no_rule_have_what_their_graders_say() -> None:
+    (flip, *_) = some_comparison(40).flips
+    other = next(rule for rule in RULES if rule.name == "other")
+    contains = flip.model_copy(update={"base": flip.base.model_copy(update={"grader": "contains/2"})})
+    assert Group(other, [contains, flip]).why == (
+        "no other rule fits; by the grader `contains`, the answer does not hold the accepted text, or not "
+        "all of them"
+    )
+    assert Group(other, [flip]).why == "no other rule fits"

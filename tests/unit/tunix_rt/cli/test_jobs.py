@@ -256,6 +256,8 @@ def test_detached_training_is_not_waited_for(stored: Run, services: FakeLoopServ
     result = done(stored("train", "start", "-d", "d", "-m", "tiny", "--detach", "--json"))
     assert json.loads(result.stdout)["state"] == "STATE_QUEUED"
     assert result.stderr == ""
+    told = done(stored("train", "resume", "0", "--detach")).stderr
+    assert "trainingJobs/0 goes on at the server; watch it with: tunix-rt train watch 0" in told
     watched = done(stored("train", "watch", "0"))
     assert "loading" in watched.stderr.splitlines()
     assert services.made["training"] == 1
