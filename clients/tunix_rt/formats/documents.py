@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, Final
@@ -15,6 +16,13 @@ from tunix_rt.formats.reading import OpenFile
 
 _HEAD: Final = 64 * 1024
 _BUFFER: Final = 256 * 1024
+# An escape of one half of a character without the other, which the parser would replace.
+_HALF: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}",
+    re.DOTALL,
+)
+_ESCAPED: Final = re.compile(rb"\\\\")
+_OVERLAP: Final = 24
 _OPENING: Final = (b"{", b"[", b",", b":")
 
 
@@ -131,10 +139,13 @@ def _streamed(file: OpenFile, prefix: str) -> Iterator[tuple[int, bytes]]:
         for document in ijson.items(measured, prefix, multiple_values=True, use_float=False, map_type=_Once):
             number += 1
             measured.begin()
-            if (key := _twice_in(document)) is not None:
-                raise key_twice(key, number, file.name)
-            # Numbers with a fraction are kept as Python's own parser reads them from a line.
-            text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=float)
+            try:
+                if (key := _twice_in(document)) is not None:
+                    raise key_twice(key, number, file.name)
+                # Numbers with a fraction are kept as Python's own parser reads them from a line.
+                text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=float)
+            except RecursionError:
+                raise FormatError(number, "is nested too deep", file=file.name) from None
             yield number, text.encode("utf-8", "surrogatepass")
     except ijson.IncompleteJSONError as error:
         raise _cut_off(number, error, file.name) from None
@@ -183,6 +194,7 @@ class _Measured:
         self._bytes = 0
         self._number = 1
         self._begun = False
+        self._tail = b""
 
     def begin(self) -> None:
         """The next document begins."""
@@ -195,6 +207,24 @@ class _Measured:
             self._begun = True
             data = without_marks(data)
         self._bytes += len(data)
+        self._check_halves(data)
         if self._bytes > MAX_LINE_BYTES + _HEAD:
             raise FormatError(self._number, "is longer than 8 MiB", file=self._file.name)
         return data
+
+    def _check_halves(self, data: bytes) -> None:
+        """Refuse half of a character. Of the last bytes it is known when the next ones are there."""
+        seen = self._tail + data
+        self._tail = seen[-_OVERLAP:]
+        if b"\\ud" not in seen and b"\\uD" not in seen:
+            return
+        # A backslash that is escaped begins no escape; its place is kept.
+        plain = _ESCAPED.sub(b"..", seen)
+        for half in _HALF.finditer(plain):
+            inside = not data or half.end() <= len(plain) - _OVERLAP // 2
+            if inside and (half.start() >= _OVERLAP // 2 or len(seen) == len(data)):
+                raise FormatError(
+                    self._number,
+                    "here or soon behind, an escape is half of a character, and the other half is missing",
+                    file=self._file.name,
+                )

@@ -26,6 +26,9 @@ _MOST_BYTES: Final = 256 * 1024 * 1024
 Rows = Iterable[tuple[int, dict[str, Any]]]
 Sessions = Callable[[Rows, str, Reading], Iterator[tuple[int, "v1.Trace | FormatError"]]]
 
+_DEEP: Final = 1_000
+_PIECE: Final = 2_048
+
 
 def _row(head: bytes) -> dict[str, Any]:
     """The object on the first line of a file; empty if there is none."""
@@ -47,7 +50,10 @@ def _keys(head: bytes) -> dict[str, Any]:
         return inner[0] if inner and isinstance(inner[0], dict) else row
     found: dict[str, Any] = {}
     try:
-        for prefix, event, value in ijson.parse(without_marks(head.lstrip())):
+        for prefix, event, value in ijson.parse(without_marks(head.lstrip()), buf_size=_PIECE):
+            if len(prefix) > _DEEP:
+                # Each level would take longer than the one before it.
+                break
             outer, _, key = prefix.rpartition(".")
             if event == "map_key" and prefix in ("", "item", "data.item", "spans.item"):
                 found.setdefault(value)

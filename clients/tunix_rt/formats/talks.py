@@ -190,7 +190,9 @@ class _Talk:
             return
         if fault.index is None:
             raise self._wrong(self._key, fault.problem)
-        raise self._wrong(f"{self._turns.paths[fault.index]}.{fault.field}", fault.problem)
+        names = {"role": "from", "content": "value"} if self._key == "conversations" else {}
+        field = names.get(fault.field, fault.field)
+        raise self._wrong(f"{self._turns.paths[fault.index]}.{field}", fault.problem)
 
     def _facts(self) -> tuple[str, dict[str, Any]]:
         """The source, and the metadata: the line's own, and all else on the line."""

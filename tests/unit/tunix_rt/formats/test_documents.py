@@ -109,3 +109,19 @@ def test_a_key_that_stands_twice_in_a_document_is_named() -> None:
     )
     with pytest.raises(FormatError, match=r"2: prompt: stands twice in one object"):
         list(read_traces(io.BytesIO(twice.encode())))
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\uDC00", "\\ud83d x", "\\ude00\\ud83d"])
+def test_half_a_character_is_refused_wherever_it_stands(half: str) -> None:
+    for before in (0, 40, 65_500, 65_536, 200_000):
+        data = json.dumps([row("x" * before + "HALF"), row("y")]).replace("HALF", half)
+        with pytest.raises(FormatError, match="half of a character"):
+            list(read_traces(io.BytesIO(data.encode())))
+
+
+def test_whole_characters_and_escaped_backslashes_are_no_halves() -> None:
+    for before in (0, 65_520, 65_530, 65_536):
+        text = "x" * before
+        rows = [row("p", n=[text + "\U0001f600" * 20, text[:9] + "\\ud800"])]
+        (trace,) = read_traces(io.BytesIO(json.dumps(rows).encode()))
+        assert trace == next(read_traces(io.BytesIO(json.dumps(rows[0]).encode())))
