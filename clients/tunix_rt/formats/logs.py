@@ -28,6 +28,7 @@ Sessions = Callable[[Rows, str, Reading], Iterator[tuple[int, "v1.Trace | Format
 
 _DEEP: Final = 1_000
 _PIECE: Final = 2_048
+_LOOKED_AT: Final = 64 * 1024
 
 
 def _row(head: bytes) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def _keys(head: bytes) -> dict[str, Any]:
         return inner[0] if inner and isinstance(inner[0], dict) else row
     found: dict[str, Any] = {}
     try:
-        for prefix, event, value in ijson.parse(without_marks(head.lstrip()), buf_size=_PIECE):
+        for prefix, event, value in ijson.parse(without_marks(head.lstrip())[:_LOOKED_AT], buf_size=_PIECE):
             if len(prefix) > _DEEP:
                 # Each level would take longer than the one before it.
                 break
