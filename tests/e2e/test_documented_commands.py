@@ -256,6 +256,21 @@ class Reader:
         return list(islice(self.client.trace_store.list_traces(filter=known, page_size=2), 2))
 
 
+def test_every_block_of_python_of_the_pages_runs_as_it_stands(
+    server: str, traces: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNIX_RT_SERVER", server)
+    here = go_to(tmp_path / "here", traces, monkeypatch)
+    with Client(server) as client:
+        names: dict[str, Any] = {"client": client, "v1": v1}
+        for page in ("README.md", "docs/guide/python.md", "docs/guide/traces.md", "docs/guide/training.md"):
+            for block in python_blocks(page):
+                names["trace"] = next(iter(client.trace_store.list_traces()), None)
+                exec(compile(block.replace("127.0.0.1:50050", server), page, "exec"), names)
+                names["client"] = client
+    assert (here / "adapter" / "adapter_model.safetensors").exists()
+
+
 @pytest.mark.timeout(1500)
 def test_every_command_of_the_pages_runs_as_it_stands(
     server: str, traces: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -273,18 +288,3 @@ def test_every_command_of_the_pages_runs_as_it_stands(
     assert not unused
     assert (tmp_path / "README" / "report" / "report.html").exists()
     assert (tmp_path / "README" / "tuned" / "model.safetensors").exists()
-
-
-def test_every_block_of_python_of_the_pages_runs_as_it_stands(
-    server: str, traces: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TUNIX_RT_SERVER", server)
-    here = go_to(tmp_path / "here", traces, monkeypatch)
-    with Client(server) as client:
-        names: dict[str, Any] = {"client": client, "v1": v1}
-        for page in ("README.md", "docs/guide/python.md", "docs/guide/traces.md", "docs/guide/training.md"):
-            for block in python_blocks(page):
-                names["trace"] = next(iter(client.trace_store.list_traces()), None)
-                exec(compile(block.replace("127.0.0.1:50050", server), page, "exec"), names)
-                names["client"] = client
-    assert (here / "adapter" / "adapter_model.safetensors").exists()

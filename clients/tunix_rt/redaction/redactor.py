@@ -288,17 +288,21 @@ def _edited(trace: v1.Trace, edit: _Edit) -> v1.Trace:
 
 
 def _join(edit: _Edit, parts: list[Any], field: str, between: str) -> None:
-    """Edit what is found across the borders of texts that are read as one; the first has the placeholder."""
+    """Edit what is found only where texts are read as one; the first of them has the placeholder."""
     texts = [getattr(part, field) for part in parts]
     if len(texts) < 2:
         return
     whole = between.join(texts)
+    alone = [edit.within(text, "") for text in texts]
     starts = [0]
     for text in texts:
         starts.append(starts[-1] + len(text) + len(between))
     for start, end, kind in reversed(edit.within(whole, "")):
         crossed = [at for at in range(len(texts)) if starts[at] < end and start < starts[at] + len(texts[at])]
-        if len(crossed) < 2:
+        first = starts[crossed[0]]
+        if len(crossed) == 1 and any(
+            low < end - first and start - first < high for low, high, _ in alone[crossed[0]]
+        ):
             continue
         name = edit.value(whole[start:end], kind, exact=False)
         for at in crossed:

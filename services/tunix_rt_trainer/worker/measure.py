@@ -117,7 +117,7 @@ class _Steps(DataHooks):  # type: ignore[misc]
                 self.durations.append(time.monotonic() - self._started)
             self._first = False
         self._job.check_cancelled()
-        if sum(self.durations) >= _SECONDS:
+        if self.durations and sum(self.durations) >= _SECONDS:
             return None
         self._started = time.monotonic()
         return self._batch.arrays

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.conversations import call, conversation, turn
@@ -139,8 +139,14 @@ def shape(value: Any) -> Any:
     return "" if isinstance(value, str) else value
 
 
+SPLIT_BEFORE_ITS_MARK = conversation(
+    turn("user", "postgres:", "//ann:s3cret@localhost/x"), turn("assistant", "x")
+)
+
+
 @settings(max_examples=150, deadline=None)
 @given(traces())
+@example(SPLIT_BEFORE_ITS_MARK)
 def test_no_value_is_sent_from_anywhere_and_the_rest_stays(trace: v1.Trace) -> None:
     before = v1.Trace()
     before.CopyFrom(trace)
