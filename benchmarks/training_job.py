@@ -50,16 +50,18 @@ class Job:
         return (self.checkpoint / "adapter_model.safetensors").read_bytes()
 
 
+def _row(example: TextExample) -> dict[str, str]:
+    prompt, response = (segment.text for segment in example.segments)
+    return {"id": example.id, "prompt": prompt, "response": response}
+
+
 def train(folder: Path, task: Task, examples: Sequence[TextExample], steps: int, cache: Path) -> Job:
     """Run a job of ``steps`` steps in ``folder``, of which ``task.warmup`` do not count.
 
     Raises RuntimeError with the last lines of its log if it fails.
     """
     process = WorkerProcess(_MODULE, folder, env=environment(cache))
-    data = b"".join(
-        canonical_json({"id": row.id, "prompt": row.prompt, "response": row.response}) + b"\n"
-        for row in examples
-    )
+    data = b"".join(canonical_json(_row(example)) + b"\n" for example in examples)
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "train.jsonl").write_bytes(data)
     process.start(_spec(task, steps, SplitFile(digest=digest_bytes(data), row_count=len(examples))))
