@@ -150,7 +150,8 @@ class DatasetOptions:
         Literal["all_assistants", "last_assistant", "marked"],
         typer.Option(
             "--train-on",
-            help="Which turns of the assistant a conversation teaches; marked: those that its trace marks.",
+            help="Which turns of the assistant a conversation teaches; marked: those that its trace marks "
+            "as to be learned. One that it marks as not to be learned never is.",
         ),
     ] = "all_assistants"
     changed_history: Annotated[

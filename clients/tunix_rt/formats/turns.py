@@ -276,10 +276,6 @@ class Turns:
         mark = next(iter(marks.values()), None)
         if role != "assistant" and mark:
             self._lossy.add("mark", "to learn what is not the assistant's left out")
-        if role == "assistant" and mark is False:
-            self._lossy.add(
-                "message", "marked as not to be learned: build their dataset with --train-on marked"
-            )
         return mark
 
     def _keep_rest(self, item: Mapping[str, Any], known: tuple[str, ...]) -> None:

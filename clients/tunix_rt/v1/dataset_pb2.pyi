@@ -113,10 +113,12 @@ class _TrainOnEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrainOn.Value
     TRAIN_ON_LAST_ASSISTANT: _TrainOn.ValueType  # 2
     """The last one."""
     TRAIN_ON_MARKED: _TrainOn.ValueType  # 3
-    """Those whose message has TRAIN_YES. A conversation without one is dropped, as "unmarked"."""
+    """Those whose message has TRAIN_YES."""
 
 class TrainOn(_TrainOn, metaclass=_TrainOnEnumTypeWrapper):
-    """Which turns of the assistant a conversation teaches. Calls of tools are part of the turn that makes them; what a tool answers is never learned."""
+    """Which turns of the assistant a conversation teaches. A turn whose message has TRAIN_NO is never among them, and a conversation that is left
+    without any is dropped, as "unmarked". Calls of tools are part of the turn that makes them; what a tool answers is never learned.
+    """
 
 TRAIN_ON_UNSPECIFIED: TrainOn.ValueType  # 0
 """Same as TRAIN_ON_ALL_ASSISTANTS."""
@@ -125,7 +127,7 @@ TRAIN_ON_ALL_ASSISTANTS: TrainOn.ValueType  # 1
 TRAIN_ON_LAST_ASSISTANT: TrainOn.ValueType  # 2
 """The last one."""
 TRAIN_ON_MARKED: TrainOn.ValueType  # 3
-"""Those whose message has TRAIN_YES. A conversation without one is dropped, as "unmarked"."""
+"""Those whose message has TRAIN_YES."""
 Global___TrainOn: _TypeAlias = TrainOn  # noqa: Y015
 
 class _ChangedHistory:
@@ -351,7 +353,7 @@ class Dataset(_message.Message):
         """How many rows each stage dropped: "duplicate", "near_duplicate", "contaminated", "unrenderable" (a text holds a control text of a chat
         template, or the template refuses it), "target_lost" (the template does not write the prompt, the reasoning or the answer as the trace has
         it), "changed_history" (the template writes earlier turns in another way when one is added, see `DatasetSpec.changed_history`), "model_answer"
-        (a model's answer in an evaluation), "unmarked" (a conversation in which no turn is marked, see `DatasetSpec.train_on`), "split_conflict" (a
+        (a model's answer in an evaluation), "unmarked" (a conversation of which no turn is to be learned, see `DatasetSpec.train_on`), "split_conflict" (a
         row of another split is too much like it), "selection".
         """
 
@@ -452,8 +454,6 @@ class DatasetNotice(_message.Message):
         """The prompt, after normalisation, is that of an item of an eval set which the spec does not name."""
         KIND_EVAL_SETS_UNKNOWN: DatasetNotice._Kind.ValueType  # 3
         """No rows: the evaluator could not be asked for its eval sets, or only for some of them."""
-        KIND_TRAIN_MARK: DatasetNotice._Kind.ValueType  # 4
-        """Conversations that mark turns as not to be learned (TRAIN_NO), which `DatasetSpec.train_on` has learned."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What was noticed about them."""
@@ -466,8 +466,6 @@ class DatasetNotice(_message.Message):
     """The prompt, after normalisation, is that of an item of an eval set which the spec does not name."""
     KIND_EVAL_SETS_UNKNOWN: DatasetNotice.Kind.ValueType  # 3
     """No rows: the evaluator could not be asked for its eval sets, or only for some of them."""
-    KIND_TRAIN_MARK: DatasetNotice.Kind.ValueType  # 4
-    """Conversations that mark turns as not to be learned (TRAIN_NO), which `DatasetSpec.train_on` has learned."""
 
     KIND_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int

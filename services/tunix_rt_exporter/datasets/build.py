@@ -263,19 +263,16 @@ class DatasetBuild:
             text = normalised(_BETWEEN.join(trace.texts))
             prompt = "" if text.startswith("\0") else text.partition(_BETWEEN)[0]
         group = self._groups.of(trace, prompt)
-        learned = trace.learned_turns(self._spec.train_on)
-        unwanted = any(trace.messages[number].get("train") is False for number in learned)
-        told = {"disagrees": disagrees(trace), "unwanted": unwanted}
-        rows.add(trace, row, group=group, text=text, prompt=prompt, **told)
+        rows.add(trace, row, group=group, text=text, prompt=prompt, disagrees=disagrees(trace))
 
     def _whole_text(self, trace: SourceTrace) -> Iterator[str]:
         """All that a conversation teaches, and what it teaches it with: the ids of calls are neither."""
         # No text holds a zero, so that no trace of another form and no other turns have the same texts.
         yield "\0\0"
         yield from trace.tools
-        for message in trace.messages:
-            marked = self._spec.train_on == "marked" and message.get("train")
-            yield f"\0{message['role']}{marked or ''}"
+        learned = trace.learned_turns(self._spec.train_on)
+        for number, message in enumerate(trace.messages):
+            yield f"\0{message['role']}{number in learned}"
             yield from (message.get("name", ""), message.get("reasoning", ""), content_text(message))
             for call in message.get("tool_calls", ()):
                 yield from ("\0call", call["name"], call["arguments"])

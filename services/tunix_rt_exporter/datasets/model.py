@@ -37,7 +37,7 @@ UnwritableRows = Literal["drop", "refuse"]
 ModelAnswers = Literal["drop", "keep"]
 TrainOn = Literal["all_assistants", "last_assistant", "marked"]
 ChangedHistory = Literal["each_turn", "refuse"]
-NoticeKind = Literal["reference_answer", "eval_prompt", "eval_sets_unknown", "train_mark"]
+NoticeKind = Literal["reference_answer", "eval_prompt", "eval_sets_unknown"]
 DeduplicationMethod = Literal["exact", "near", "identical"]
 DatasetFormat = Literal[
     "trace",
@@ -355,13 +355,14 @@ class SourceTrace:
         )
 
     def learned_turns(self, train_on: TrainOn) -> list[int]:
-        """The numbers, from 0, of the messages of a conversation that are learned; none if none is marked."""
+        """The numbers, from 0, of the messages of a conversation that are learned.
+
+        One that the trace marks as not to be learned never is.
+        """
         replies = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
-        if train_on == "last_assistant":
-            return replies[-1:]
-        if train_on == "marked":
-            return [number for number in replies if self.messages[number].get("train")]
-        return replies
+        chosen = replies[-1:] if train_on == "last_assistant" else replies
+        unsaid = train_on != "marked"
+        return [number for number in chosen if self.messages[number].get("train", unsaid)]
 
     @property
     def questions(self) -> list[str]:

@@ -64,7 +64,7 @@ class TemporaryFile:
 
 
 # What is kept of a row in memory, in one record; ``RowStore.keys`` says what each field is.
-_RECORD: Final = struct.Struct("=32s16s16s8s8sqq3ii3ih??")
+_RECORD: Final = struct.Struct("=32s16s16s8s8sqq3ii3ih?")
 _KEYS: Final = np.dtype(
     [
         ("digest", "S32"),
@@ -79,7 +79,6 @@ _KEYS: Final = np.dtype(
         ("figures", "i4", 3),
         ("drop_code", "i2"),
         ("disagrees", "?"),
-        ("unwanted", "?"),
     ]
 )
 
@@ -117,7 +116,6 @@ class RowStore(TemporaryFile):
         text: str,
         prompt: str,
         disagrees: bool,
-        unwanted: bool = False,
     ) -> None:
         """Take one row.
 
@@ -128,14 +126,13 @@ class RowStore(TemporaryFile):
             text: rows of one text may count as duplicates.
             prompt: its normalised prompt.
             disagrees: whether its answer differs from its reference answer.
-            unwanted: whether it teaches a turn that its trace marks as not to be learned.
         """
         figures = (row.steps, row.prompt_characters, row.response_characters)
-        self._add(trace, row.lines, row.examples, figures, KEPT, group, text, prompt, disagrees, unwanted)
+        self._add(trace, row.lines, row.examples, figures, KEPT, group, text, prompt, disagrees)
 
     def add_dropped(self, trace: SourceTrace, drop_code: int, line: bytes) -> None:
         """Take a row that is dropped for the reason ``drop_code``, and its line of the report."""
-        self._add(trace, (line, b"", b""), b"", (0, 0, 0), drop_code, "", "", "", False, False)
+        self._add(trace, (line, b"", b""), b"", (0, 0, 0), drop_code, "", "", "", False)
 
     def _add(
         self,
@@ -148,7 +145,6 @@ class RowStore(TemporaryFile):
         text: str,
         prompt: str,
         disagrees: bool,
-        unwanted: bool,
     ) -> None:
         self._records += _RECORD.pack(
             trace.digest,
@@ -163,7 +159,6 @@ class RowStore(TemporaryFile):
             *figures,
             drop_code,
             disagrees,
-            unwanted,
         )
         self._end += self._append(b"".join((*lines, examples)))
 
@@ -176,8 +171,7 @@ class RowStore(TemporaryFile):
         normalised prompt, see ``prompt_key``. ``sequence``: the position in the order of commits.
         ``examples``: bytes of the training examples of a conversation, 0 of other rows. ``figures``: steps,
         prompt characters, response characters. ``drop_code``: why the row is dropped, or ``KEPT``.
-        ``disagrees``: whether its answer differs from its reference answer. ``unwanted``: whether it teaches
-        a turn that its trace marks as not to be learned.
+        ``disagrees``: whether its answer differs from its reference answer.
         """
         return np.frombuffer(self._records, dtype=_KEYS)
 

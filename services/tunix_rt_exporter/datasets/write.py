@@ -109,7 +109,7 @@ _REASONS: Final = {
     UNRENDERABLE: "a text holds a control text or a special token, or the template refuses it",
     MODEL_ANSWER: "a model's answer in an evaluation",
     CHANGED_HISTORY: "the chat template writes an earlier turn in another way when one is added",
-    UNMARKED: "no turn of the conversation is marked to be learned",
+    UNMARKED: "no turn of the conversation is to be learned, by its marks",
     TARGET_LOST: "the chat template does not write the prompt, the reasoning or the answer as it is",
     SELECTION: "not selected",
     DUPLICATE: "prompt, steps and answer are those of another row after normalisation",
@@ -434,8 +434,6 @@ def notices(
 
     disagreeing = rows.keys["disagrees"][outcome.rows]
     yield from named("reference_answer", f"the answer is not the metadata's {_REFERENCE}", disagreeing)
-    unwanted = rows.keys["unwanted"][outcome.rows]
-    yield from named("train_mark", "turns are learned that the trace marks as not to be learned", unwanted)
     # ``isin`` takes no numbers in the other byte order where some are above 2**63.
     keys = rows.keys["prompt"][outcome.rows].astype(np.uint64)
     try:

@@ -82,14 +82,15 @@ def test_a_conversation_is_a_row_in_each_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train_on", "expected"),
     [
-        ("all_assistants", ["Hi<|im_end|>\n", "Yes<|im_end|>\n"]),
-        ("last_assistant", ["Yes<|im_end|>\n"]),
-        ("marked", ["Hi<|im_end|>\n"]),
+        ("all_assistants", [["Hi<|im_end|>\n"], ["Hi<|im_end|>\n"]]),
+        ("last_assistant", [None, ["Hi<|im_end|>\n"]]),
+        ("marked", [["Hi<|im_end|>\n"], None]),
     ],
 )
 def test_the_spec_says_which_turns_are_learned(
-    tmp_path: Path, train_on: str, expected: Sequence[str]
+    tmp_path: Path, train_on: str, expected: Sequence[list[str] | None]
 ) -> None:
+    """Never one that is marked as not to be learned; without any a conversation is left out by name."""
     marked = conversation(
         USER,
         turn("assistant", "Hi", train=v1.Message.TRAIN_YES),
@@ -98,16 +99,21 @@ def test_the_spec_says_which_turns_are_learned(
     )
     traces = [spoken(marked), spoken(conversation(turn("user", "Other"), REPLY), 2)]
     result = built(tmp_path, [traces], splits=ONLY_TRAIN, chat_template=CHATML, train_on=train_on)
-    rows = {row["id"]: row for row in lines(tmp_path, result, "conversation_example")}
-    assert learned(rows.pop(traces[0].digest.hex())) == expected
-    # The last turn is marked as not to be learned.
-    told = [] if train_on == "marked" else [("train_mark", (traces[0].digest.hex(),))]
-    assert [(notice.kind, notice.example_row_ids) for notice in result.notices] == told
-    if train_on == "marked":
-        assert [(entry.stage, entry.row_count) for entry in result.dropped] == [("unmarked", 1)]
-        assert not rows
-    else:
-        assert learned(rows.pop(traces[1].digest.hex())) == ["Hi<|im_end|>\n"]
+    rows = {row["id"]: learned(row) for row in lines(tmp_path, result, "conversation_example")}
+    assert [rows.pop(trace.digest.hex(), None) for trace in traces] == expected
+    assert not rows
+    left_out = expected.count(None)
+    assert [(entry.stage, entry.row_count) for entry in result.dropped] == [("unmarked", 1)] * left_out
+    assert not result.notices
+
+
+def test_what_differs_in_what_it_teaches_is_no_duplicate(tmp_path: Path) -> None:
+    turns = (USER, turn("assistant", "Hi"), turn("user", "Well?"))
+    kept = conversation(*turns, turn("assistant", "Yes"))
+    masked = conversation(*turns, turn("assistant", "Yes", train=v1.Message.TRAIN_NO))
+    traces = [spoken(kept), spoken(masked, 2)]
+    result = built(tmp_path, [traces], splits=ONLY_TRAIN, chat_template=CHATML)
+    assert len(lines(tmp_path, result, "conversation_example")) == 2
 
 
 def test_where_earlier_turns_change_each_turn_is_an_example_of_what_was_seen(tmp_path: Path) -> None:
