@@ -20,6 +20,7 @@ from tunix_rt_trainer.worker.network import build_network, dividing, make_mesh
 from tunix_rt_trainer.worker.step import StepResult, StepTrainer, make_optimizer
 
 _SECONDS: Final = 5.0
+_LEAST_STEPS: Final = 2
 # A CPU takes about as long for each row however many there are; a whole batch of them may take a minute.
 _ROWS_ON_CPU: Final = 2
 # What share of the tokens of a row is learned.
@@ -117,7 +118,7 @@ class _Steps(DataHooks):  # type: ignore[misc]
                 self.durations.append(time.monotonic() - self._started)
             self._first = False
         self._job.check_cancelled()
-        if self.durations and sum(self.durations) >= _SECONDS:
+        if len(self.durations) >= _LEAST_STEPS and sum(self.durations) >= _SECONDS:
             return None
         self._started = time.monotonic()
         return self._batch.arrays
