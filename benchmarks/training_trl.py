@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from benchmarks.training_peer import Task, answer, told
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]
+class RecordingTrainer(SFTTrainer):  # type: ignore[misc]
     """Keeps the loss and the supervised tokens of each step, and the order of the examples if asked to."""
 
     def __init__(self, *args: Any, in_order: bool, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ def train(task: Task) -> tuple[Sequence[float], Sequence[int], Sequence[float]]:
     dtype = getattr(torch, task.dtype)
     model = AutoModelForCausalLM.from_pretrained(task.base_model, dtype=dtype, attn_implementation="sdpa")
     with tempfile.TemporaryDirectory(prefix="tunix-rt-bench-") as folder:
-        trainer = _Trainer(
+        trainer = RecordingTrainer(
             model=_with_adapter(model, task) if task.adapter else model,
             args=_settings(task, folder),
             train_dataset=Dataset.from_list(task.examples()),

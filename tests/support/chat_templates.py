@@ -13,6 +13,7 @@ _TOKENS: Final = {
     "qwen3_like": ("", "<|im_end|>"),
     "llama3_like": ("<|begin_of_text|>", "<|eot_id|>"),
     "marked_like": ("", "<|im_end|>"),
+    "trainer_like": ("", "<|im_end|>"),
 }
 
 REPLY_FRAMES: Final = {

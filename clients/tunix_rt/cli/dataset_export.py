@@ -118,6 +118,7 @@ class ChatMessageLine(TypedDict):
     tool_calls: NotRequired[Annotated[list[ChatCallLine], "The calls that the assistant makes."]]
     tool_call_id: NotRequired[Annotated[str, "The call that a tool's message answers."]]
     name: NotRequired[Annotated[str, "Name of the speaker, or of the tool."]]
+    weight: NotRequired[Annotated[int, "0 for a turn of the assistant's that the dataset does not teach."]]
 
 
 class ChatLine(TypedDict):

@@ -21,6 +21,8 @@ from tunix_rt_exporter.datasets.model import (
     Dataset,
     DatasetFormat,
     SplitFiles,
+    TrainOn,
+    learned_turns,
 )
 from tunix_rt_exporter.datasets.render import chat_message, example_of
 from tunix_rt_exporter.datasets.write import stored_file
@@ -139,7 +141,7 @@ def _chat_rows(dataset: Dataset, traces: Iterator[bytes], examples: Iterator[byt
     for line, example in zip(traces, examples, strict=True):
         trace = json.loads(line)
         if "messages" in trace:
-            yield _conversation_chat(template, trace)
+            yield _conversation_chat(template, trace, dataset.spec.train_on)
             continue
         asked = Message(role="user", content=trace["prompts"])
         replied = Message(role="assistant", content=template.frame.reply(json.loads(example)["response"]))
@@ -151,11 +153,21 @@ def _chat_rows(dataset: Dataset, traces: Iterator[bytes], examples: Iterator[byt
         yield canonical_json({"id": trace["id"], "messages": messages, "metadata": metadata}) + b"\n"
 
 
-def _conversation_chat(template: ChatTemplate, trace: dict[str, Any]) -> bytes:
-    """A conversation's line: canonical JSON, but for arguments and tools, whose keys stand in their order."""
+def _conversation_chat(template: ChatTemplate, trace: dict[str, Any], train_on: TrainOn) -> bytes:
+    """A conversation's line: canonical JSON, but for arguments and tools, whose keys stand in their order.
+
+    A turn of the assistant's that the dataset does not teach has ``"weight": 0``, as OpenAI's files have it.
+    """
     messages = template.with_system_instruction([chat_message(message) for message in trace["messages"]])
+    # An instruction may have become a message before them.
+    added = len(messages) - len(trace["messages"])
+    learned = {number + added for number in learned_turns(trace["messages"], train_on)}
     parts = {
-        "messages": [template_message(message) for message in messages],
+        "messages": [
+            template_message(message)
+            | ({"weight": 0} if message.role == "assistant" and number not in learned else {})
+            for number, message in enumerate(messages)
+        ],
         "tools": template_tools(trace["tools"]) or [],
     }
     written = {name: CanonicalPart(_in_order(value)) for name, value in parts.items()}
@@ -180,15 +192,19 @@ def write_parquet(
     import pyarrow.parquet as pq
 
     text = pa.string()
-    function = pa.struct([("name", text), ("arguments", text)])
+    # To Parquet it is a text; Arrow says to those who ask it, such as `datasets`, that the text is JSON, and
+    # these make objects of it. As a struct it would have the keys of all rows in each.
+    is_json = {"ARROW:extension:name": "arrow.json", "ARROW:extension:metadata": ""}
+    function = pa.struct([("name", text), pa.field("arguments", text, metadata=is_json)])
     call = pa.struct([("id", text), ("type", text), ("function", function)])
     message = [("role", text), ("content", text)]
     if conversations:
         message += [("reasoning_content", text), ("tool_calls", pa.list_(call))]
-        message += [("tool_call_id", text), ("name", text)]
+        message += [("tool_call_id", text), ("name", text), ("weight", pa.int8())]
+    tools = [pa.field("tools", text, metadata=is_json)] if conversations else []
     columns = {
         "training_example": [("prompt", text), ("response", text)],
-        "chat": [("messages", pa.list_(pa.struct(message)))] + ([("tools", text)] if conversations else []),
+        "chat": [("messages", pa.list_(pa.struct(message))), *tools],
     }
     # Metadata is free-form, and a column has one type: so it is a text, canonical JSON.
     schema = pa.schema([("id", text), *columns[kind], ("metadata", text)])
@@ -216,20 +232,20 @@ def _row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 
 def _write_objects(row: dict[str, Any]) -> None:
-    """Make texts of a chat's tools and arguments, which have other keys in each row."""
+    """Make JSON texts of a chat's tools and arguments, which have other keys in each row."""
     if "tools" in row:
         row["tools"] = _in_order(row["tools"]).decode()
     for message in row.get("messages", ()):
         for call in message.get("tool_calls", ()):
-            arguments = call["function"]["arguments"]
-            if not isinstance(arguments, str):
-                call["function"]["arguments"] = _in_order(arguments).decode()
+            call["function"]["arguments"] = _in_order(call["function"]["arguments"]).decode()
 
 
 def _size(value: Any) -> int:
     """Characters of all texts in a value."""
     if isinstance(value, str):
         return len(value)
+    if isinstance(value, int):
+        return 0
     return sum(map(_size, value.values() if isinstance(value, dict) else value))
 
 

@@ -319,6 +319,17 @@ class DatasetFilter(ListFilter):
     eval_sets: Wanted = ()
 
 
+def learned_turns(messages: Sequence[Mapping[str, Any]], train_on: TrainOn) -> list[int]:
+    """The numbers, from 0, of the messages that are learned.
+
+    One that the trace marks as not to be learned never is.
+    """
+    replies = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    chosen = replies[-1:] if train_on == "last_assistant" else replies
+    unsaid = train_on != "marked"
+    return [number for number in chosen if messages[number].get("train", unsaid)]
+
+
 @dataclass(frozen=True, slots=True)
 class SourceTrace:
     """A trace as the trace store gives it; ``digest`` is that of its content, 32 bytes.
@@ -355,14 +366,8 @@ class SourceTrace:
         )
 
     def learned_turns(self, train_on: TrainOn) -> list[int]:
-        """The numbers, from 0, of the messages of a conversation that are learned.
-
-        One that the trace marks as not to be learned never is.
-        """
-        replies = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
-        chosen = replies[-1:] if train_on == "last_assistant" else replies
-        unsaid = train_on != "marked"
-        return [number for number in chosen if self.messages[number].get("train", unsaid)]
+        """The numbers, from 0, of the messages of a conversation that are learned."""
+        return learned_turns(self.messages, train_on)
 
     @property
     def questions(self) -> list[str]:

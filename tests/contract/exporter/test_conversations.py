@@ -17,6 +17,7 @@ from support.traces import trace
 from tunix_rt import v1
 from tunix_rt.formats import read_traces
 from tunix_rt_kit.artifacts import ArtifactStore
+from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.one_database
@@ -95,6 +96,22 @@ async def test_chats_in_parquet_have_texts_for_objects(world: Exporting) -> None
         None,
     ]
     assert found["What is 3 + 1?"]["tools"] is None
+
+
+async def test_turns_that_the_dataset_does_not_teach_weigh_nothing_in_chats(world: Exporting) -> None:
+    template = v1.ChatTemplate(builtin="chatml", system_instruction="Think.")
+    await world.add([adding(), trace(3)])
+    dataset = await world.build(splits=ALL_TRAIN, chat_template=template, train_on=v1.TRAIN_ON_LAST_ASSISTANT)
+    lines = rows(await world.read(dataset.name, kind=v1.DATASET_FORMAT_CHAT))
+    weights = {len(line["messages"]): [turn.get("weight") for turn in line["messages"]] for line in lines}
+    assert weights == {5: [None, None, 0, None, None], 3: [None] * 3}
+    data = await world.read(dataset.name, kind=v1.DATASET_FORMAT_CHAT_PARQUET)
+    table = pq.read_table(io.BytesIO(data)).to_pylist()
+    assert {len(row["messages"]): [turn["weight"] for turn in row["messages"]] for row in table} == weights
+    # Read back, it is as much to be learned as here.
+    read = read_traces(io.BytesIO(b"".join(canonical_json(line) + b"\n" for line in lines)), "openai")
+    trains = [[turn.train for turn in found.messages] for found in read if len(found.messages) == 5]
+    assert trains == [[0, 0, v1.Message.TRAIN_NO, 0, 0]]
 
 
 async def test_a_dataset_without_conversations_can_be_read_as_examples_too(world: Exporting) -> None:
