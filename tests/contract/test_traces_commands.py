@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -591,3 +592,60 @@ def test_an_import_names_the_source_of_lines_that_have_none(run: Run, client: Cl
     assert "0 stored" in run("import", "-", "--source", "mine", input=given).stdout
     assert "up to 64 characters" in run("import", "-", "--source", "x" * 65, input=given, exit_code=2).stderr
     assert "it is empty" in run("import", "-", "--source", "", input=given, exit_code=2).stderr
+
+
+def test_a_data_set_of_the_hub_is_stored_with_its_revision(
+    run: Run, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    missing = run("import", "hf://datasets/someone/chats", exit_code=1)
+    (told,) = missing.output.splitlines()
+    assert "hf://datasets/someone/chats" in told
+    assert "Couldn't reach" in told
+    assert "HF_TOKEN" in told
+    assert "hf://datasets/OWNER/NAME" in run("import", "hf://datasets/chats", exit_code=1).output
+    assert "--split goes with" in run("import", "t.jsonl", "--split", "test", exit_code=2).output
+
+    folder = tmp_path / "chats"
+    folder.mkdir()
+    calling = '{"id": "c", "type": "function", "function": {"name": "add", "arguments": %s}}'
+    rows = [
+        json.dumps(
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi."}]}
+        ),
+        *(
+            '{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", '
+            f'"tool_calls": [{calling % arguments}]}}], "split": "hard"}}'
+            for arguments in ('{"b": 1, "a": 12345678901234567890}', '{"a": {"unit": [1, "x"]}}')
+        ),
+    ]
+    (folder / "train.jsonl").write_text("\n".join(rows))
+    load = datasets.load_dataset_builder
+
+    def builder(name: str, config: str, revision: str | None) -> Any:
+        """That of a folder, with the addresses that files of the hub have."""
+        assert (name, config, revision) == ("someone/chats", "default", "main")
+        found = load(str(folder))
+        files = {"train": ["hf://datasets/someone/chats@0123abcd/train.jsonl"]}
+        return SimpleNamespace(
+            config=SimpleNamespace(data_files=files),
+            info=found.info,
+            as_streaming_dataset=found.as_streaming_dataset,
+        )
+
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda *_, **__: ["default", "other"])
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    address = "hf://datasets/someone/chats@main"
+    assert "it has train: --split" in run("import", address, "--split", "test", exit_code=1).output
+    wrong = run("import", "hf://datasets/someone/chats/third@main", exit_code=1).output
+    assert "default, other; give one: hf://datasets/someone/chats/CONFIG@main" in wrong
+    assert "3 traces read, 3 stored" in run("import", address).stdout
+    stored = list(client.trace_store.stream_traces())
+    origin = {"dataset": "someone/chats", "split": "train", "revision": "0123abcd"}
+    assert [dict(found.metadata["hub"]) for found in stored] == [origin] * 3
+    assert {found.source for found in stored} == {"someone/chats"}
+    calls = [call.arguments_text for found in stored for turn in found.messages for call in turn.tool_calls]
+    assert calls == ['{"b":1,"a":12345678901234567890}', '{"a":{"unit":[1,"x"]}}']
+    (folder / "train.jsonl").write_text(rows[0] + '\n{"messages": "none"}\n')
+    assert "chats@main, line 2: messages" in run("import", address, exit_code=1).output

@@ -40,6 +40,7 @@ WIDTH = 32
 # What cannot be run here, and why.
 LEFT_OUT = {
     "models pull hf://": "needs the hub",
+    "traces import hf://": "needs the hub",
     "evalset import bench mmlu": "needs the hub",
     "evalset import bench --task-file lm_eval": "needs the hub",
     "models pull /downloads/": "needs a file of some gigabytes",

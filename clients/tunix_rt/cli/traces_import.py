@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Final, Literal, Self, TypedDict
+from typing import IO, TYPE_CHECKING, Annotated, Final, Literal, Self, TypedDict
 
 import typer
 from google.protobuf.json_format import ParseDict
@@ -47,6 +47,11 @@ from tunix_rt.formats.rows import MAX_LABEL
 from tunix_rt.importing import ImportResult, ImportStoppedError, RefusedTrace, import_traces
 from tunix_rt.rpc.batches import violations_in_import
 
+if TYPE_CHECKING:
+    from tunix_rt.formats.datasets_package import HubRows
+
+_HUB: Final = "hf://datasets/"
+_PAIRS: Final = "prompt-completion"
 OnError = Literal["stop", "skip"]
 Duplicates = Literal["skip", "keep"]
 DuplicatesOption = Annotated[
@@ -115,7 +120,7 @@ class ReadingOptions:
     ] = "keep"
 
     def records(
-        self, file: str, table: TableOptions, lossy: Lossy, assigned: dict[str, str]
+        self, file: str | IO[bytes], table: TableOptions, lossy: Lossy, assigned: dict[str, str]
     ) -> Iterator[Record]:
         """The lines of a file; raises typer.BadParameter.
 
@@ -123,10 +128,12 @@ class ReadingOptions:
         """
         if self.source is not None and (len(self.source) > MAX_LABEL or "\0" in self.source):
             raise typer.BadParameter(f"--source takes up to {MAX_LABEL} characters, not {len(self.source)}")
+        # The rows of the hub have the fields that were named already.
+        named = isinstance(file, str) or self.format == _PAIRS
         records = read_records(
             file,
             self.format,
-            columns=table.columns(),
+            columns=table.columns() if named else None,
             delimiter=table.character(),
             answers_only=self.answers_only,
             media=self.media,
@@ -148,6 +155,7 @@ class ReadingOptions:
         "tunix-rt traces import sums.parquet --column prompt=problem --column steps=solution "
         "--column final_answer=answer",
         "tunix-rt traces import sums.csv --column prompt=Task --column steps=Work --column completion=Result",
+        "tunix-rt traces import hf://datasets/HuggingFaceTB/smoltalk/all --split train",
         "zcat traces.jsonl.gz | tunix-rt traces import -",
     ),
     prints=ImportedTraces,
@@ -158,7 +166,8 @@ def import_(
         str,
         typer.Argument(
             metavar="FILE",
-            help="JSON lines, CSV or TSV, also compressed by gzip or Zstandard, or Parquet; - is stdin.",
+            help="JSON lines, CSV or TSV, also compressed by gzip or Zstandard, or Parquet; - is stdin. "
+            "Or hf://datasets/OWNER/NAME, a data set of the hub; /CONFIG and @REVISION may follow.",
         ),
     ],
     table: TableOptions,
@@ -174,6 +183,10 @@ def import_(
             help="File for skipped lines: correct them there, and import that file.",
         ),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Of a data set of the hub, which split; train if none is given."),
+    ] = None,
 ) -> None:
     """Store the traces of a file.
 
@@ -182,11 +195,13 @@ def import_(
     """
     _check_errors_file(on_error, errors)
     lossy, assigned = Lossy(), dict[str, str]()
-    records = reading.records(file, table, lossy, assigned)
     redactor = redaction.redactor()
-    records = _begun(redaction.applied(records, redactor), file)
+    hub = _hub_rows(file, split)
+    rows = hub.lines(None if reading.format == _PAIRS else table.columns()) if hub else file
+    records = redaction.applied(reading.records(rows, table, lossy, assigned), redactor)
+    records = _begun(_of_hub(records, hub.origin) if hub else records, file)
     redacted = None if redactor is None else redactor.counts
-    total = None if reading.format in ("csv", "tsv") else _total(file)
+    total = hub.total if hub else None if reading.format in ("csv", "tsv") else _total(file)
     if errors is None:
         with session.connect() as client:
             result = store(session, client, _good(records), total, duplicates)
@@ -197,6 +212,27 @@ def import_(
     if result.read == result.refused:
         raise FormatError(0, f"has no good line; {errors} says what is wrong with each", file=name_of(file))
     say_result(session, result, bad.count, errors, lossy, assigned, redacted)
+
+
+def _hub_rows(file: str, split: str | None) -> HubRows | None:
+    if file.startswith(_HUB):
+        # Not at the top: it takes a while, and most imports are of files.
+        from tunix_rt.formats.datasets_package import HubAddress, HubRows
+
+        return HubRows(HubAddress.of(file), split or "train")
+    if split is not None:
+        raise typer.BadParameter(f"--split goes with {_HUB}OWNER/NAME, not with {file}")
+    return None
+
+
+def _of_hub(records: Iterable[Record], origin: Mapping[str, str]) -> Iterator[Record]:
+    """The records, with where they are from in the metadata of each trace, and as its source."""
+    for record in records:
+        if record.trace is not None:
+            record.trace.source = record.trace.source or origin["dataset"][:MAX_LABEL]
+            if "hub" not in record.trace.metadata.fields:
+                record.trace.metadata["hub"] = dict(origin)
+        yield record
 
 
 def _sourced(records: Iterable[Record], source: str | None) -> Iterator[Record]:

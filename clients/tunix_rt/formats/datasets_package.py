@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +14,13 @@ from typing import Any, Final
 import yaml
 
 from tunix_rt.errors import FormatError
+from tunix_rt.formats.parquet import row_line, wanted_columns
 
 INSTALL_DATASETS: Final = "pip install 'tunix-rt[datasets]'"
 _HUB_FILE: Final = re.compile(r"hf://datasets/(?P<id>[^@]+)@(?P<revision>[^/]+)/.+")
+_ADDRESS: Final = re.compile(
+    r"hf://datasets/(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<config>[^@/]+))?(?:@(?P<revision>[^@]+))?"
+)
 _SHOWN: Final = 8
 _SAVED: Final = ("dataset_dict.json", "dataset_info.json")
 _CARD_BYTES: Final = 1 << 20
@@ -51,29 +58,39 @@ def load(name: str, configs: Sequence[str], split: str, revision: str = "") -> L
     Raises:
         FormatError: it cannot be loaded, has no such part, or `datasets` is not installed.
     """
+    folder = Path(name)
+    otherwise = (
+        "" if folder.is_dir() else "; download it where there is a network, and give its folder or files"
+    )
+    with _package(name, otherwise) as datasets:
+        if folder.is_dir() and any((folder / one).is_file() for one in _SAVED):
+            return _saved(datasets, folder, split)
+        return _built(datasets, name, configs, split, revision)
+
+
+@contextmanager
+def _package(name: str, otherwise: str) -> Iterator[Any]:
+    """The package, without bars and logs of its own; all that it raises is one FormatError."""
     try:
         import datasets
     except ModuleNotFoundError:
         raise FormatError(
             0, f"`datasets`, which loads {name}, is not installed: {INSTALL_DATASETS}"
         ) from None
-    folder = Path(name)
-    shown = datasets.is_progress_bar_enabled()
+    shown, log = datasets.is_progress_bar_enabled(), logging.getLogger("huggingface_hub")
+    level = log.level
     datasets.disable_progress_bars()
+    log.setLevel(logging.ERROR)
     try:
-        if folder.is_dir() and any((folder / one).is_file() for one in _SAVED):
-            return _saved(datasets, folder, split)
-        return _built(datasets, name, configs, split, revision)
-    except FormatError:
+        yield datasets
+    except (FormatError, GeneratorExit):
         raise
     except Exception as error:
         # Whatever it raises of networks, logins, caches and files.
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        otherwise = (
-            "" if folder.is_dir() else "; download it where there is a network, and give its folder or files"
-        )
         raise FormatError(0, f"cannot be loaded by `datasets` ({why}){otherwise}", file=name) from error
     finally:
+        log.setLevel(level)
         if shown:
             datasets.enable_progress_bars()
 
@@ -99,7 +116,7 @@ def _built(datasets: Any, name: str, configs: Sequence[str], split: str, revisio
     given = builder.config.data_files or {}
     _check_split(name, split, given.keys())
     urls = [str(one) for one in given[split]]
-    found = next((match for one in urls if (match := _HUB_FILE.fullmatch(one))), None)
+    found = _on_hub(urls)
     builder.download_and_prepare()
     files = [Path(one) if Path(one).is_file() else Path(builder.dl_manager.download(one)) for one in urls]
     card = Path(name) / "README.md"
@@ -112,6 +129,113 @@ def _built(datasets: Any, name: str, configs: Sequence[str], split: str, revisio
         found["revision"] if found else "",
         _license(card),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class HubAddress:
+    """``hf://datasets/OWNER/NAME[/CONFIG][@REVISION]``: a data set of the hub."""
+
+    id: str
+    config: str = ""
+    revision: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> HubAddress:
+        """What a text says; raises FormatError."""
+        found = _ADDRESS.fullmatch(text)
+        if found is None:
+            raise FormatError(
+                0,
+                "is no data set of the hub; hf://datasets/OWNER/NAME[/CONFIG][@REVISION] would be",
+                file=text,
+            )
+        return cls(found["id"], found["config"] or "", found["revision"] or "")
+
+    def __str__(self) -> str:
+        config, revision = self.config and f"/{self.config}", self.revision and f"@{self.revision}"
+        return f"hf://datasets/{self.id}{config}{revision}"
+
+
+class HubRows:
+    """The rows of one split of a data set of the hub, which are loaded as they are read.
+
+    Args:
+        address: the data set.
+        split: the split.
+
+    Attributes:
+        origin: data set, configuration, split, and the revision that it had.
+        total: how many rows there are, if the hub says so.
+
+    Raises:
+        FormatError: it cannot be loaded, has no such part, or `datasets` is not installed.
+    """
+
+    def __init__(self, address: HubAddress, split: str) -> None:
+        self._name = str(address)
+        with self._package() as datasets:
+            config = _config_of(datasets, address)
+            builder = datasets.load_dataset_builder(address.id, config, revision=address.revision or None)
+            given = builder.config.data_files or {}
+            splits = builder.info.splits or {}
+            _check_split(self._name, split, given or splits)
+            found = _on_hub(str(one) for one in given.get(split, ()))
+            self._dataset = builder.as_streaming_dataset(split=split)
+        revision = found["revision"] if found else address.revision
+        facts = {"dataset": address.id, "config": config, "split": split, "revision": revision}
+        self.origin = {key: value for key, value in facts.items() if value and value != "default"}
+        self.total: int | None = splits[split].num_examples if split in splits else None
+
+    def lines(self, columns: Mapping[str, str] | None = None) -> io.BufferedReader:
+        """The rows as a file of JSON lines, which raises FormatError; ``columns`` as for Parquet."""
+        return io.BufferedReader(_Lines(self._name, self._lines(columns)))
+
+    def _lines(self, columns: Mapping[str, str] | None) -> Iterator[bytes]:
+        wanted: Mapping[str, str] | None = None
+        with self._package():
+            for row in self._dataset:
+                if columns and wanted is None:
+                    wanted = wanted_columns(columns, list(row), self._name)
+                fields = {field: row[name] for field, name in wanted.items()} if wanted else dict(row)
+                yield row_line(fields) + b"\n"
+
+    def _package(self) -> Any:
+        return _package(
+            self._name,
+            "; are its name and the network right? One that is gated or private needs HF_TOKEN, a token of "
+            "an account that may read it. Or download its files elsewhere, and import these",
+        )
+
+
+class _Lines(io.RawIOBase):
+    """Lines as an open file."""
+
+    def __init__(self, name: str, lines: Iterator[bytes]) -> None:
+        self.name = name
+        self._lines = lines
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._lines, b""))
+        taken = min(len(buffer), len(self._rest))
+        buffer[:taken] = self._rest[:taken]
+        self._rest = self._rest[taken:]
+        return taken
+
+
+def _config_of(datasets: Any, address: HubAddress) -> str:
+    there = datasets.get_dataset_config_names(address.id, revision=address.revision or None)
+    wanted = address.config or ("default" if "default" in there else there[0] if len(there) == 1 else "")
+    if wanted not in there:
+        example = HubAddress(address.id, "CONFIG", address.revision)
+        raise FormatError(
+            0, f"has the configurations {_listed(there)}; give one: {example}", file=str(address)
+        )
+    return str(wanted)
 
 
 class _Rows(Sequence[Mapping[str, Any]]):
@@ -128,6 +252,11 @@ class _Rows(Sequence[Mapping[str, Any]]):
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         return iter(self._dataset)
+
+
+def _on_hub(urls: Iterable[str]) -> re.Match[str] | None:
+    """Id and revision in the first of the addresses that is a file of the hub's."""
+    return next((match for one in urls if (match := _HUB_FILE.fullmatch(one))), None)
 
 
 def _check_split(name: str, split: str, there: Any) -> None:

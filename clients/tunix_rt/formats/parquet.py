@@ -76,7 +76,7 @@ def read_rows(source: Source, columns: Mapping[str, str] | None = None) -> Itera
         ):
             for row in batch.to_pylist():
                 number += 1
-                yield number, _line({field: row[column] for field, column in wanted.items()})
+                yield number, row_line({field: row[column] for field, column in wanted.items()})
 
 
 @contextmanager
@@ -113,6 +113,11 @@ def _checked(columns: Mapping[str, str] | None, there: list[str], file: str) -> 
                 file=file,
             )
         return {name: name for name in there}
+    return wanted_columns(columns, there, file)
+
+
+def wanted_columns(columns: Mapping[str, str], there: list[str], file: str) -> dict[str, str]:
+    """``columns``, of which each field is known and each column there; raises FormatError."""
     for field, column in columns.items():
         if field not in FIELDS and not (field.startswith(_METADATA) and len(field) > len(_METADATA)):
             raise FormatError(
@@ -132,7 +137,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "none"
 
 
-def _line(row: dict[str, Any]) -> bytes:
+def row_line(row: dict[str, Any]) -> bytes:
+    """The JSON object of a row, without nulls that no row has written."""
     # Lists of structs have all keys of all rows; those that a row has not are null.
     for key in _STRUCTS & row.keys():
         row[key] = _without_nulls(row[key], key in _TOOLS)
