@@ -116,8 +116,12 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
         yield job
 
     def ReadDataset(self, request: v1.ReadDatasetRequest, context: Any) -> Iterator[v1.ReadDatasetResponse]:
-        assert request.format == v1.DATASET_FORMAT_TRACE
-        yield from self._download(self._rows(request.split), request.offset, v1.ReadDatasetResponse)
+        rows = self._rows(request.split)
+        if request.format == v1.DATASET_FORMAT_TRAINING_EXAMPLE:
+            rows = b"".join(map(_example, rows.splitlines()))
+        else:
+            assert request.format == v1.DATASET_FORMAT_TRACE
+        yield from self._download(rows, request.offset, v1.ReadDatasetResponse)
         self._check_whole(context)
 
     def ReadDroppedRows(
@@ -416,3 +420,10 @@ class FakeLoopServices(v1.TraceStoreServicer, v1.ExporterServicer, v1.TrainerSer
     def _check_whole(self, context: Any) -> None:
         if self.damaged_at is not None:
             context.abort(grpc.StatusCode.DATA_LOSS, f"all behind byte {self.damaged_at} is gone")
+
+
+def _example(line: bytes) -> bytes:
+    """A row of the format trace in the format training_example."""
+    row = json.loads(line)
+    example = {"id": row["id"], "prompt": row["prompts"], "response": row["final_answer"], "metadata": {}}
+    return json.dumps(example).encode() + b"\n"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 import typer
 
-from tunix_rt import v1
+from tunix_rt import Client, v1
 from tunix_rt.cli import text
 from tunix_rt.cli.command import command
 from tunix_rt.cli.console import output_stream
@@ -18,6 +18,11 @@ from tunix_rt.cli.lookup import named
 from tunix_rt.cli.options import DatasetFormat, dataset_name
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.trace_lines import StepLine, TurnLine
+from tunix_rt.errors import FailedPreconditionError
+
+Conversations = Literal["last-turn", "refuse"]
+# Formats that have one answer a row: of a conversation, they hold the last turn that is learned.
+_ONE_TURN: Final = ("training_example", "training_example_parquet", "tunix_sft")
 
 _Id = Annotated[str, "Content digest of its trace: 64 hex digits."]
 _Metadata = Annotated[dict[str, Any], "Free-form facts of its trace."]
@@ -188,6 +193,14 @@ def export(
         DatasetFormat, typer.Option("--format", "-f", help="Format of the rows.")
     ] = "training_example",
     output: Annotated[Path, typer.Option("--output", "-o", help="Output file; - is stdout.")] = Path("-"),
+    conversations: Annotated[
+        Conversations,
+        typer.Option(
+            "--conversations",
+            help="What training_example and tunix_sft do about conversations; last-turn: the last turn that "
+            "is learned is the response, and all before it the prompt.",
+        ),
+    ] = "last-turn",
 ) -> None:
     """Write one split as JSON lines or Parquet.
 
@@ -200,6 +213,8 @@ def export(
         raise typer.BadParameter(f"{format} is not text; give -o FILE, or redirect the output")
     with session.connect() as client:
         name = named(session, client, name)
+        if format in _ONE_TURN:
+            _look_for_conversations(session, client, name, format, conversations)
         if str(output) == "-":
             with output_stream(output) as stdout:
                 client.exporter.read_dataset_into(name, split, stdout, format=wanted)
@@ -214,6 +229,24 @@ def export(
                 session.print_json({"dataset": name, "split": split, "format": format} | document)
             else:
                 session.say(f"{text.size(header.size_bytes)} written to {output}")
+
+
+def _look_for_conversations(
+    session: Session, client: Client, name: str, format: str, conversations: Conversations
+) -> None:
+    """Say what a format lacks of the dataset's conversations, if it has any; raises FailedPreconditionError
+    where these are refused."""
+    splits = client.exporter.get_dataset(name).splits
+    written = {file.format for split in splits for file in split.files}
+    if v1.DATASET_FORMAT_CONVERSATION_EXAMPLE not in written:
+        return
+    told = (
+        f"{name} has conversations, of which {format} holds the last turn alone as what is learned; "
+        "--format conversation_example or chat has them whole"
+    )
+    if conversations == "refuse":
+        raise FailedPreconditionError(told)
+    session.notify(told)
 
 
 def _on_terminal() -> bool:

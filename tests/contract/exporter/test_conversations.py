@@ -10,12 +10,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from support.arbitrary_conversations import made as hostile
 from support.conversations import ADD, adding, call, conversation, turn
-from support.exporting import ALL_TRAIN, Exporting, failure, rows
+from support.exporting import ALL_TRAIN, Exporting, failure, real_store, rows
+from support.serving import served_at
 from support.tiny_model import make_tiny_model
 from support.traces import trace
 from tunix_rt import v1
-from tunix_rt.formats import read_traces
+from tunix_rt.formats import read_records, read_traces
+from tunix_rt.wire import open_aio_channel
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.models.tokenizer import load_tokenizer
@@ -54,6 +57,30 @@ async def test_the_format_trace_holds_a_conversation_to_the_byte(world: Exportin
         made = sent.pop(read.messages[0].content[0].text)
         assert (read.messages, read.tools, read.metadata) == (made.messages, made.tools, made.metadata)
     assert not sent
+
+
+async def test_rows_of_the_format_trace_are_the_same_contents_in_a_fresh_store(
+    world: Exporting, tmp_path: Path
+) -> None:
+    made = [hostile(number, hostile=True) for number in range(40)]
+    lines = [json.dumps({"messages": each.messages, "tools": each.tools}) for each in made]
+    # A message of white space alone is no part of a trace.
+    read = read_records(io.BytesIO("\n".join(lines).encode()), "openai")
+    sent = [record.trace for record in read if record.trace]
+    answer = trace(3)
+    # Rows do not have it; `traces export` does.
+    answer.ClearField("source")
+    await world.add([*sent, answer])
+    dataset = await world.build(splits=ALL_TRAIN, chat_template=CHATML)
+    data = await world.read(dataset.name, kind=v1.DATASET_FORMAT_TRACE)
+    assert len(rows(data)) > 20
+    async with (
+        served_at(real_store(tmp_path / "fresh")) as address,
+        open_aio_channel(address) as channel,
+    ):
+        request = v1.BatchCreateTracesRequest(traces=read_traces(io.BytesIO(data), "dataset"))
+        stored = (await v1.TraceStoreStub(channel).BatchCreateTraces(request)).results
+    assert [each.content_digest for each in stored] == [f"sha256:{row['id']}" for row in rows(data)]
 
 
 async def test_chats_are_what_trainers_take(world: Exporting) -> None:

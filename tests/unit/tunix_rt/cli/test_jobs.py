@@ -132,6 +132,21 @@ def test_dataset_is_exported_to_a_file_and_to_stdout(stored: Run, tmp_path: Path
     assert json.loads(content.splitlines()[0])["prompts"]
 
 
+def test_an_export_that_has_the_last_turns_alone_says_so_or_is_refused(
+    stored: Run, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    arguments = ("dataset", "export", "d@1", "--split", "test", "--format", "training_example")
+    asked = (*arguments, "--conversations", "refuse", "-o", "test.jsonl")
+    assert "conversations" not in done(stored(*asked)).stderr
+    (tmp_path / "test.jsonl").unlink()
+    services.jobs["datasets/d@1"].splits[0].files.add(format=v1.DATASET_FORMAT_CONVERSATION_EXAMPLE)
+    assert "training_example holds the last turn alone" in done(stored(*arguments)).stderr
+    refused = stored(*asked)
+    assert (refused.exit_code, "datasets/d@1 has conversations" in refused.stderr) == (1, True)
+    assert not (tmp_path / "test.jsonl").exists()
+    assert "conversations" not in done(stored(*arguments[:-1], "trace")).stderr
+
+
 def drop_rows(services: FakeLoopServices, count: int) -> list[str]:
     rows = [json.dumps({"id": f"{row:012}", "stage": "duplicate", "kept": "0" * 64}) for row in range(count)]
     services.dropped = "".join(f"{row}\n" for row in rows).encode()
