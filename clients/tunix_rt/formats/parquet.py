@@ -144,6 +144,8 @@ def row_line(row: dict[str, Any]) -> bytes:
         row[key] = _without_nulls(row[key], key in _TOOLS)
     # A null says that a row has no such field.
     document = {field: value for field, value in row.items() if value is not None}
+    if isinstance(document.get("metadata"), str):
+        document["metadata"] = _object_in(document["metadata"])
     inner = {field: document.pop(field) for field in list(document) if field.startswith(_METADATA)}
     if inner:
         document["metadata"] = (document.get("metadata") or {}) | {
@@ -153,6 +155,15 @@ def row_line(row: dict[str, Any]) -> bytes:
         _complete(document)
     # What is not UTF-8 is left as it is, for the error that names the row.
     return json.dumps(document, ensure_ascii=False, default=_plain).encode("utf-8", "surrogateescape")
+
+
+def _object_in(text: str) -> Any:
+    """The JSON object that is written as a text, as datasets are exported with; else the text."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, dict) else text
 
 
 def _without_nulls(value: Any, inside: bool) -> Any:

@@ -20,7 +20,6 @@ from tunix_rt import v1
 from tunix_rt.formats import read_records, read_traces
 from tunix_rt.wire import open_aio_channel
 from tunix_rt_kit.artifacts import ArtifactStore
-from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.models.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.one_database
@@ -129,16 +128,19 @@ async def test_turns_that_the_dataset_does_not_teach_weigh_nothing_in_chats(worl
     template = v1.ChatTemplate(builtin="chatml", system_instruction="Think.")
     await world.add([adding(), trace(3)])
     dataset = await world.build(splits=ALL_TRAIN, chat_template=template, train_on=v1.TRAIN_ON_LAST_ASSISTANT)
-    lines = rows(await world.read(dataset.name, kind=v1.DATASET_FORMAT_CHAT))
-    weights = {len(line["messages"]): [turn.get("weight") for turn in line["messages"]] for line in lines}
+    chats = await world.read(dataset.name, kind=v1.DATASET_FORMAT_CHAT)
+    weights = {len(row["messages"]): [turn.get("weight") for turn in row["messages"]] for row in rows(chats)}
     assert weights == {5: [None, None, 0, None, None], 3: [None] * 3}
     data = await world.read(dataset.name, kind=v1.DATASET_FORMAT_CHAT_PARQUET)
     table = pq.read_table(io.BytesIO(data)).to_pylist()
     assert {len(row["messages"]): [turn["weight"] for turn in row["messages"]] for row in table} == weights
     # Read back, it is as much to be learned as here.
-    read = read_traces(io.BytesIO(b"".join(canonical_json(line) + b"\n" for line in lines)), "openai")
-    trains = [[turn.train for turn in found.messages] for found in read if len(found.messages) == 5]
-    assert trains == [[0, 0, v1.Message.TRAIN_NO, 0, 0]]
+    for read in (read_traces(io.BytesIO(chats), "openai"), read_traces(io.BytesIO(data), "parquet")):
+        (found,) = (each for each in read if len(each.messages) == 5)
+        assert [turn.train for turn in found.messages] == [0, 0, v1.Message.TRAIN_NO, 0, 0]
+        assert found.messages[2].tool_calls[0].arguments_text == '{"b":3,"a":2}'
+        assert len(found.metadata["source_trace_id"]) == 64
+        assert [json.loads(tool.definition_text) for tool in found.tools] == [ADD]
 
 
 async def test_a_dataset_without_conversations_can_be_read_as_examples_too(world: Exporting) -> None:
