@@ -88,8 +88,9 @@ class WorkerProcess:
         self._adopted = None
         self._beat = (0, time.monotonic())
         if self._recorded() is None:
-            # Whoever else works here has the folder; our child ends when it finds that.
-            files.record_pid(self.path, self._child.pid)
+            # Whoever else works here has the folder; our child ends when it finds that. By now it may have.
+            with suppress(psutil.NoSuchProcess):
+                files.record_pid(self.path, self._child.pid)
 
     def _started(self) -> subprocess.Popen[bytes]:
         with (self.path / files.LOG).open("ab") as log:
