@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 from google.protobuf import json_format
 
 from tunix_rt import v1
+from tunix_rt_exporter.audits.preview import PreviewPart
 from tunix_rt_exporter.audits.service import AuditQuestion, ContaminationPart, NearestRows, StoredAudit
 from tunix_rt_exporter.datasets.model import (
     CONVERSATION_EXAMPLE,
@@ -274,6 +275,18 @@ def nearest_response(found: NearestRows) -> v1.FindNearestRowsResponse:
     return v1.FindNearestRowsResponse(
         nearest=[v1.NearestRows(rows=[v1.NearRow(**asdict(row)) for row in rows]) for rows in found.nearest],
         compared_row_count=found.compared,
+    )
+
+
+def preview_response(part: PreviewPart) -> v1.PreviewRowsResponse:
+    """A part of a training example."""
+    return v1.PreviewRowsResponse(
+        split=part.split,
+        row_id=part.row_id,
+        example_number=part.example_number,
+        segments=[v1.PreviewSegment(text=each.text, learned=each.learned) for each in part.segments],
+        tokens=[v1.PreviewToken(id=one.id, text=one.text, learned=one.learned) for one in part.tokens],
+        fault=part.fault,
     )
 
 

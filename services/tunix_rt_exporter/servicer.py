@@ -10,6 +10,7 @@ from typing import Any
 
 from tunix_rt import v1
 from tunix_rt_exporter import convert
+from tunix_rt_exporter.audits.preview import RowPreviews
 from tunix_rt_exporter.audits.service import AuditFilter, DatasetAudits
 from tunix_rt_exporter.datasets.model import DatasetFilter
 from tunix_rt_exporter.datasets.service import ExporterService
@@ -20,9 +21,16 @@ from tunix_rt_kit.serving.calls import run_blocking, streaming, unary, watch_sta
 class ExporterServicer(v1.ExporterServicer):
     """Serves ``tunix_rt.v1.Exporter``; watches end when ``stopping`` is set."""
 
-    def __init__(self, service: ExporterService, audits: DatasetAudits, stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        service: ExporterService,
+        audits: DatasetAudits,
+        previews: RowPreviews,
+        stopping: asyncio.Event,
+    ) -> None:
         self._service = service
         self._audits = audits
+        self._previews = previews
         self._stopping = stopping
 
     @unary
@@ -99,6 +107,17 @@ class ExporterServicer(v1.ExporterServicer):
             or_by_characters=request.or_by_characters,
         )
         return convert.nearest_response(found)
+
+    @streaming
+    def PreviewRows(self, request: v1.PreviewRowsRequest) -> Iterator[v1.PreviewRowsResponse]:
+        for part in self._previews.preview(
+            request.name,
+            split=request.split,
+            row_id=request.row_id,
+            count=request.row_count,
+            tokenizer_digest=request.tokenizer.digest,
+        ):
+            yield convert.preview_response(part)
 
     @streaming
     def AuditSupervision(self, request: v1.AuditSupervisionRequest) -> Iterator[v1.AuditSupervisionResponse]:

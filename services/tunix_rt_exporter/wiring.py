@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from tunix_rt import v1
 from tunix_rt.wire import open_channel
+from tunix_rt_exporter.audits.preview import RowPreviews
 from tunix_rt_exporter.audits.repository import SqlAuditRepository
 from tunix_rt_exporter.audits.service import DatasetAudits
 from tunix_rt_exporter.datasets.build import Builds
@@ -83,7 +84,7 @@ def build(settings: ExporterSettings, stopping: asyncio.Event) -> BuiltService:
         artifacts=artifacts,
         repository=SqlAuditRepository(database),
     )
-    servicer = ExporterServicer(service, audits, stopping)
+    servicer = ExporterServicer(service, audits, RowPreviews(service.complete_dataset, artifacts), stopping)
 
     def start() -> None:
         settings.make_data_dir()

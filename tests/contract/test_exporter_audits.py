@@ -17,7 +17,7 @@ from support.serving import fields, refused
 from support.tiny_model import make_tiny_model
 from support.traces import step, trace
 from tunix_rt import v1
-from tunix_rt_exporter.audits.service import DatasetAudits
+from tunix_rt_exporter.audits import service as audits_service
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.models.tokenizer import load_tokenizer
@@ -112,20 +112,20 @@ async def test_the_same_question_is_answered_once(world: World, monkeypatch: pyt
     await world.exporting.add([trace(i) for i in range(30)])
     name = (await world.build()).name
     tokenizers = []
-    read = DatasetAudits._tokenizer
+    read = audits_service.stored_tokenizer
 
-    def counted(self: DatasetAudits, digest: str) -> Any:
+    def counted(store: ArtifactStore, digest: str) -> Any:
         tokenizers.append(digest)
         time.sleep(0.5)
-        return read(self, digest)
+        return read(store, digest)
 
-    monkeypatch.setattr(DatasetAudits, "_tokenizer", counted)
+    monkeypatch.setattr(audits_service, "stored_tokenizer", counted)
     # More than there are threads for calls.
     first, *others = await asyncio.gather(*(world.audit(name, max_length=64) for _ in range(20)))
     assert len(tokenizers) == 1
     assert others == [first] * 19
     assert (await world.listed(name)).supervision_audits == [first]
-    monkeypatch.setattr(DatasetAudits, "_tokenizer", lambda *_: 1 / 0)
+    monkeypatch.setattr(audits_service, "stored_tokenizer", lambda *_: 1 / 0)
     assert await world.parts(name, max_length=64, packing_lengths=[64]) == [
         v1.AuditSupervisionResponse(audit=first)
     ]

@@ -246,6 +246,35 @@ class AsyncExporterClient:
         )
         return await self._caller.unary(self._stub.FindNearestRows, request, timeout)
 
+    def preview_rows(
+        self,
+        name: str,
+        *,
+        split: str = "",
+        row_id: str = "",
+        row_count: int = 0,
+        tokenizer: v1.ArtifactFile | None = None,
+    ) -> AsyncIterator[v1.PreviewRowsResponse]:
+        """Yield rows of a dataset as a model learns them, in parts.
+
+        Args:
+            name: of the dataset.
+            split: whose first rows are shown; left out: "train".
+            row_id: shows this row instead, in whatever split; its first four digits or more are enough.
+            row_count: how many rows; 0 means 3.
+            tokenizer: ``BaseModel.tokenizer_file``, to have the tokens too.
+
+        Raises:
+            NotFoundError: there is no such dataset, row or tokenizer.
+            FailedPreconditionError: the dataset is not complete.
+            InvalidArgumentError: there is no such split, or several rows have ids that begin so.
+            DataLossError: a file of the dataset is missing or damaged.
+        """
+        request = v1.PreviewRowsRequest(
+            name=name, split=split, row_id=row_id, row_count=row_count, tokenizer=tokenizer
+        )
+        return self._caller.stream(self._stub.PreviewRows, request)
+
     def audit_supervision(
         self,
         name: str,

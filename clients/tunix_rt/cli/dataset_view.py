@@ -351,7 +351,7 @@ def supervision_audit(
         base_model,
         max_length=max_length,
         packing_lengths=packing_lengths,
-        tokenizer=_tokenizer(client, base_model),
+        tokenizer=model_tokenizer(client, base_model),
     )
     made = v1.SupervisionAudit()
     for part in parts:
@@ -446,7 +446,8 @@ def _print_histogram(console: Console, split: v1.SplitSupervision) -> None:
         console.print(histogram)
 
 
-def _tokenizer(client: Client, base_model: str) -> v1.ArtifactFile:
+def model_tokenizer(client: Client, base_model: str) -> v1.ArtifactFile:
+    """The tokenizer of a base model on the trainer's host; raises typer.BadParameter."""
     model = known_base_model(client, base_model)
     if not model.HasField("tokenizer_file"):
         raise typer.BadParameter(

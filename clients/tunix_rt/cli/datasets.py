@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,13 @@ from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import idle
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.dataset_options import DatasetOptions, NgramOption
+from tunix_rt.cli.dataset_preview import (
+    ExampleDocument,
+    as_documents,
+    examples,
+    print_examples,
+    write_page,
+)
 from tunix_rt.cli.dataset_view import (
     AuditOptions,
     LeakDocument,
@@ -19,6 +27,7 @@ from tunix_rt.cli.dataset_view import (
     dataset_row,
     first_dropped,
     fitting_models,
+    model_tokenizer,
     print_audit,
     print_audits,
     print_dataset,
@@ -178,6 +187,65 @@ def show(
             style="dim",
             highlight=False,
         )
+
+
+@command(
+    app,
+    "preview",
+    example=(
+        "tunix-rt dataset preview arithmetic@1",
+        "tunix-rt dataset preview arithmetic@1 --base-model smollm2-135m-instruct --tokens --limit 1",
+        "tunix-rt dataset preview arithmetic@1 --limit 20 --html preview.html",
+    ),
+    prints=list[ExampleDocument],
+)
+def preview(
+    session: Session,
+    dataset: DatasetArgument,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Whose first rows are shown. \\[default: train]")
+    ] = None,
+    row: Annotated[
+        str | None,
+        typer.Option("--row", metavar="ID", help="Show this row; its first four digits do."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, max=1000, help="Most rows. \\[default: 3]")
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option("--base-model", metavar="BASE_MODEL", help="Count the tokens of this model, too."),
+    ] = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Print token by token; needs --base-model.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page that a browser opens without a server."),
+    ] = None,
+) -> None:
+    """Show rows as a model learns them: the rendered text, with what is learned in colour."""
+    if tokens and base_model is None:
+        raise typer.BadParameter("needs --base-model, whose tokens they are", param_hint="'--tokens'")
+    if row is not None and limit is not None:
+        raise typer.BadParameter("cannot be given with --row, which is one row", param_hint="'--limit'")
+    with session.connect() as client:
+        name = named(session, client, dataset_name(dataset))
+        parts = client.exporter.preview_rows(
+            name,
+            split=split or "",
+            row_id=row or "",
+            row_count=limit or 0,
+            tokenizer=None if base_model is None else model_tokenizer(client, base_model),
+        )
+        found = examples(parts)
+    if html is not None:
+        write_page(html, f"What is learned of {short_name(name)}", found)
+        session.say_written(len(found), "example", html)
+    if session.as_json:
+        session.print_json(as_documents(found))
+    elif html is None:
+        print_examples(session.out, found, tokens=tokens)
 
 
 @command(

@@ -32,6 +32,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "dataset dropped": _READS,
     "dataset export": _READS,
     "dataset list": _READS,
+    "dataset preview": _READS,
     "dataset show": _READS,
     "dataset update": _WRITES,
     "demo": _WORKS,

@@ -9,6 +9,8 @@ import typer
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.command import command, group
+from tunix_rt.cli.dataset_preview import examples, print_examples
+from tunix_rt.cli.dataset_view import model_tokenizer
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.labels import (
     ChangeOptions,
@@ -112,10 +114,34 @@ def _row(job: v1.TrainingJob) -> tables.Row:
     )
 
 
-@command(app, "show", example="tunix-rt train show $JOB", prints=v1.TrainingJob)
-def show(session: Session, job: JobArgument) -> None:
+@command(
+    app,
+    "show",
+    example=("tunix-rt train show $JOB", "tunix-rt train show $JOB --rows 3"),
+    prints=v1.TrainingJob,
+)
+def show(
+    session: Session,
+    job: JobArgument,
+    rows: Annotated[
+        int,
+        typer.Option(
+            "--rows", min=0, max=1000, help="Also show so many rows, with what it learns in colour."
+        ),
+    ] = 0,
+) -> None:
     """Show one training job: its state, metrics, checkpoint and how long its stages took."""
-    session.show(look_up(session, resource_name("trainingJobs", job)), print_training_job)
+    if rows and session.as_json:
+        told = "writes text; tunix-rt dataset preview --json writes rows as a document"
+        raise typer.BadParameter(told, param_hint="'--rows'")
+    found = look_up(session, resource_name("trainingJobs", job))
+    session.show(found, print_training_job)
+    if rows:
+        with session.connect() as client:
+            tokenizer = model_tokenizer(client, found.spec.base_model)
+            parts = client.exporter.preview_rows(found.spec.dataset, row_count=rows, tokenizer=tokenizer)
+            learned = examples(parts)
+        print_examples(session.out, learned, tokens=False)
 
 
 @command(

@@ -735,6 +735,152 @@ class NearRow(_message.Message):
 Global___NearRow: _TypeAlias = NearRow  # noqa: Y015
 
 @_typing.final
+class PreviewRowsRequest(_message.Message):
+    """Request of PreviewRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    TOKENIZER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset_id}@{version}`."""
+    split: _builtins.str
+    """The split whose rows are shown. Left out: "train", or with `row_id` all splits."""
+    row_id: _builtins.str
+    """The row that is shown: its id, or the first 4 to 63 hex digits of it. Left out: the first rows of the split."""
+    row_count: _builtins.int
+    """Most rows, 1 to 1,000; 0 means 3. Not together with `row_id`."""
+    @_builtins.property
+    def tokenizer(self) -> _artifact_pb2.ArtifactFile:
+        """The tokenizer's file (tokenizer.json) in the artifact store, as `BaseModel.tokenizer_file` of the trainer names it. Only its digest is read.
+        Left out: texts alone.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        split: _builtins.str = ...,
+        row_id: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        tokenizer: _artifact_pb2.ArtifactFile | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tokenizer", b"tokenizer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "row_count", b"row_count", "row_id", b"row_id", "split", b"split", "tokenizer", b"tokenizer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewRowsRequest: _TypeAlias = PreviewRowsRequest  # noqa: Y015
+
+@_typing.final
+class PreviewRowsResponse(_message.Message):
+    """One message of PreviewRows: a part of one training example. The parts of an example follow each other, first all of its segments, then all of
+    its tokens. A row is one example, or one for each turn that is learned (see `DatasetSpec.changed_history`).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPLIT_FIELD_NUMBER: _builtins.int
+    ROW_ID_FIELD_NUMBER: _builtins.int
+    EXAMPLE_NUMBER_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    split: _builtins.str
+    """The split that the row is in."""
+    row_id: _builtins.str
+    """The row's id."""
+    example_number: _builtins.int
+    """Which of the row's examples this is, from 1."""
+    fault: _builtins.str
+    """Why training refuses the example with this tokenizer: "target_lost" or "special_token", as in SplitSupervision; empty if it does not."""
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewSegment]:
+        """The example's rendered text from left to right."""
+
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewToken]:
+        """Its tokens, in order; none without a tokenizer."""
+
+    def __init__(
+        self,
+        *,
+        split: _builtins.str = ...,
+        row_id: _builtins.str = ...,
+        example_number: _builtins.int = ...,
+        segments: _abc.Iterable[Global___PreviewSegment] | None = ...,
+        tokens: _abc.Iterable[Global___PreviewToken] | None = ...,
+        fault: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example_number", b"example_number", "fault", b"fault", "row_id", b"row_id", "segments", b"segments", "split", b"split", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewRowsResponse: _TypeAlias = PreviewRowsResponse  # noqa: Y015
+
+@_typing.final
+class PreviewSegment(_message.Message):
+    """A part of a rendered text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text, at most 65,536 characters: a longer part is several segments."""
+    learned: _builtins.bool
+    """Whether it is learned."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        learned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["learned", b"learned", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewSegment: _TypeAlias = PreviewSegment  # noqa: Y015
+
+@_typing.final
+class PreviewToken(_message.Message):
+    """A token of a training example."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Its id."""
+    text: _builtins.str
+    """What it alone is decoded to. A token that is a part of a character is U+FFFD."""
+    learned: _builtins.bool
+    """Whether the loss mask has 1 for it."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        learned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "learned", b"learned", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewToken: _TypeAlias = PreviewToken  # noqa: Y015
+
+@_typing.final
 class AuditSupervisionRequest(_message.Message):
     """Request of AuditSupervision."""
 

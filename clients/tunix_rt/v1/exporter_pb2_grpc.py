@@ -96,6 +96,11 @@ class ExporterStub:
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsResponse.FromString,
                 _registered_method=True)
+        self.PreviewRows = channel.unary_stream(
+                '/tunix_rt.v1.Exporter/PreviewRows',
+                request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.PreviewRowsRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.PreviewRowsResponse.FromString,
+                _registered_method=True)
         self.AuditSupervision = channel.unary_stream(
                 '/tunix_rt.v1.Exporter/AuditSupervision',
                 request_serializer=tunix__rt_dot_v1_dot_exporter__pb2.AuditSupervisionRequest.SerializeToString,
@@ -203,6 +208,13 @@ class ExporterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewRows(self, request, context):
+        """Streams rows of a complete dataset as a model learns them: their rendered texts, what of them is learned, and their tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AuditSupervision(self, request, context):
         """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit.
         """
@@ -286,6 +298,11 @@ def add_ExporterServicer_to_server(servicer, server):
                     servicer.FindNearestRows,
                     request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsResponse.SerializeToString,
+            ),
+            'PreviewRows': grpc.unary_stream_rpc_method_handler(
+                    servicer.PreviewRows,
+                    request_deserializer=tunix__rt_dot_v1_dot_exporter__pb2.PreviewRowsRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_exporter__pb2.PreviewRowsResponse.SerializeToString,
             ),
             'AuditSupervision': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditSupervision,
@@ -628,6 +645,33 @@ class Exporter:
             '/tunix_rt.v1.Exporter/FindNearestRows',
             tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsRequest.SerializeToString,
             tunix__rt_dot_v1_dot_exporter__pb2.FindNearestRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tunix_rt.v1.Exporter/PreviewRows',
+            tunix__rt_dot_v1_dot_exporter__pb2.PreviewRowsRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_exporter__pb2.PreviewRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

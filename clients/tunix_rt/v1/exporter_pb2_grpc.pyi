@@ -62,6 +62,8 @@ class ExporterStub:
     """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found."""
     FindNearestRows: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.FindNearestRowsRequest, _exporter_pb2.FindNearestRowsResponse]
     """Finds the rows of a complete dataset whose prompts share most words with some texts."""
+    PreviewRows: _grpc.UnaryStreamMultiCallable[_exporter_pb2.PreviewRowsRequest, _exporter_pb2.PreviewRowsResponse]
+    """Streams rows of a complete dataset as a model learns them: their rendered texts, what of them is learned, and their tokens."""
     AuditSupervision: _grpc.UnaryStreamMultiCallable[_exporter_pb2.AuditSupervisionRequest, _exporter_pb2.AuditSupervisionResponse]
     """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit."""
     GetSupervisionAudit: _grpc.UnaryUnaryMultiCallable[_exporter_pb2.GetSupervisionAuditRequest, _dataset_pb2.SupervisionAudit]
@@ -102,6 +104,8 @@ class ExporterAsyncStub(ExporterStub):
     """Looks for rows of a complete dataset that leak items of an eval set, and streams them as they are found."""
     FindNearestRows: _aio.UnaryUnaryMultiCallable[_exporter_pb2.FindNearestRowsRequest, _exporter_pb2.FindNearestRowsResponse]  # type: ignore[assignment]
     """Finds the rows of a complete dataset whose prompts share most words with some texts."""
+    PreviewRows: _aio.UnaryStreamMultiCallable[_exporter_pb2.PreviewRowsRequest, _exporter_pb2.PreviewRowsResponse]  # type: ignore[assignment]
+    """Streams rows of a complete dataset as a model learns them: their rendered texts, what of them is learned, and their tokens."""
     AuditSupervision: _aio.UnaryStreamMultiCallable[_exporter_pb2.AuditSupervisionRequest, _exporter_pb2.AuditSupervisionResponse]  # type: ignore[assignment]
     """Counts what a model would learn of a complete dataset: streams progress, and last the audit. The same question returns the stored audit."""
     GetSupervisionAudit: _aio.UnaryUnaryMultiCallable[_exporter_pb2.GetSupervisionAuditRequest, _dataset_pb2.SupervisionAudit]  # type: ignore[assignment]
@@ -211,6 +215,14 @@ class ExporterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_exporter_pb2.FindNearestRowsResponse, _abc.Awaitable[_exporter_pb2.FindNearestRowsResponse]]:
         """Finds the rows of a complete dataset whose prompts share most words with some texts."""
+
+    @_abc_1.abstractmethod
+    def PreviewRows(
+        self,
+        request: _exporter_pb2.PreviewRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_exporter_pb2.PreviewRowsResponse], _abc.AsyncIterator[_exporter_pb2.PreviewRowsResponse]]:
+        """Streams rows of a complete dataset as a model learns them: their rendered texts, what of them is learned, and their tokens."""
 
     @_abc_1.abstractmethod
     def AuditSupervision(

@@ -21,6 +21,7 @@ from tunix_rt_exporter.datasets.model import (
     Decontamination,
     EvalSetSource,
     SourceTrace,
+    SplitFiles,
 )
 from tunix_rt_exporter.datasets.rows import stored_rows
 from tunix_rt_exporter.datasets.service import checked, naming
@@ -237,10 +238,7 @@ class DatasetAudits:
         wrong.check(0 <= count <= MAX_NEAR_ROWS, "row_count", f"is {count}; {right}")
         wrong.raise_if_any("TEXTS_INVALID")
         _, result = self._complete_dataset(name)
-        names = [entry.split for entry in result.splits]
-        if split not in names:
-            description = f"is {split!r}; one of {', '.join(names)} would be right"
-            raise InvalidArgument.of_field("split", description, reason="SPLIT_UNKNOWN")
+        split_named(result, split)
         count = count or DEFAULT_NEAR_ROWS
         nearest, compared = self._nearest(result, split, NearestTexts(texts, count))
         lonely = [place for place, near in enumerate(nearest) if not near] if or_by_characters else []
@@ -304,7 +302,7 @@ class DatasetAudits:
     def _made(
         self, dataset: Dataset, result: BuildResult, question: AuditQuestion, audit_id: str
     ) -> Generator[Progress, None, StoredAudit]:
-        tokenizer = self._tokenizer(question.tokenizer_digest)
+        tokenizer = stored_tokenizer(self._artifacts, question.tokenizer_digest)
         end_id = _end_id(dataset, question, tokenizer)
         encoder = ExampleEncoder(tokenizer, ChatTemplate.of(dataset.spec.chat_template).frame)
         total, done, progress = sum(split.row_count for split in result.splits), 0, _Throttle()
@@ -350,27 +348,6 @@ class DatasetAudits:
 
         return listed("ListSupervisionAudits", AuditFilter, asked, find, parent=parent)
 
-    def _tokenizer(self, digest: str) -> TextTokenizer:
-        field = "tokenizer.digest"
-        if not self._artifacts.exists(digest):
-            problem = (
-                f"{digest} is not in {self._artifacts.root_uri}; exporter and trainer must share a store"
-            )
-            raise NotFound.of_field(field, problem, reason="TOKENIZER_NOT_FOUND")
-        size = self._artifacts.stat(digest).size
-        try:
-            if size > MAX_TOKENIZER_BYTES:
-                raise InvalidArgument(
-                    f"has {size} bytes; at most {MAX_TOKENIZER_BYTES} are read", reason="TOKENIZER_INVALID"
-                )
-            return parse_tokenizer(self._artifacts.read_bytes(digest))
-        except InvalidArgument as error:
-            raise InvalidArgument(
-                f"{field}: {digest} {error.message}",
-                reason="TOKENIZER_INVALID",
-                violations=[FieldViolation(field, error.message)],
-            ) from error
-
     def _stored(
         self,
         dataset: Dataset,
@@ -392,6 +369,37 @@ class DatasetAudits:
         return SupervisionAudit.model_validate(
             {"audit_id": audit_id, **facts, "splits": splits, "report": file}
         )
+
+
+def split_named(result: BuildResult, name: str) -> SplitFiles:
+    """The split of that name; raises InvalidArgument(SPLIT_UNKNOWN)."""
+    found = {entry.split: entry for entry in result.splits}
+    if name not in found:
+        description = f"is {name!r}; one of {', '.join(found)} would be right"
+        raise InvalidArgument.of_field("split", description, reason="SPLIT_UNKNOWN")
+    return found[name]
+
+
+def stored_tokenizer(artifacts: ArtifactStore, digest: str) -> TextTokenizer:
+    """The tokenizer whose file has that digest; raises NotFound(TOKENIZER_NOT_FOUND), InvalidArgument
+    (TOKENIZER_INVALID)."""
+    field = "tokenizer.digest"
+    if not artifacts.exists(digest):
+        problem = f"{digest} is not in {artifacts.root_uri}; exporter and trainer must share a store"
+        raise NotFound.of_field(field, problem, reason="TOKENIZER_NOT_FOUND")
+    size = artifacts.stat(digest).size
+    try:
+        if size > MAX_TOKENIZER_BYTES:
+            raise InvalidArgument(
+                f"has {size} bytes; at most {MAX_TOKENIZER_BYTES} are read", reason="TOKENIZER_INVALID"
+            )
+        return parse_tokenizer(artifacts.read_bytes(digest))
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"{field}: {digest} {error.message}",
+            reason="TOKENIZER_INVALID",
+            violations=[FieldViolation(field, error.message)],
+        ) from error
 
 
 def _checked_question(asked: AuditQuestion) -> AuditQuestion:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -13,6 +14,7 @@ from rich.console import Console
 from tunix_rt import v1
 from tunix_rt.cli import tables
 from tunix_rt.cli.comparisons import print_comparison
+from tunix_rt.cli.dataset_preview import examples, print_examples, write_page
 from tunix_rt.cli.dataset_view import print_dataset, print_dropped, print_leaks
 from tunix_rt.cli.evaluation_view import dtype_text, how_answered, print_evaluation
 from tunix_rt.cli.session import Session, SharedOptions, as_document
@@ -55,6 +57,51 @@ def test_trace_shows_markup_as_it_is(console: Console) -> None:
     text = shown(console)
     for part in ("traces/a", "Is [bold]x[/bold] 1?", "[red]1 + 1[/red] = 2", "metadata family", "addition"):
         assert part in text
+
+
+LEARNED = v1.PreviewSegment(text="<b>\x1b[31m5</b>\n", learned=True)
+PARTS = [
+    v1.PreviewRowsResponse(
+        split="train",
+        row_id=HEX,
+        example_number=1,
+        segments=[v1.PreviewSegment(text="2 + [3]?\n"), LEARNED],
+        fault="special_token",
+    ),
+    v1.PreviewRowsResponse(
+        split="train",
+        row_id=HEX,
+        example_number=1,
+        tokens=[v1.PreviewToken(id=17, text="2 +"), v1.PreviewToken(id=9, text="\n", learned=True)],
+    ),
+]
+
+
+@pytest.mark.parametrize("coloured", [True, False])
+def test_a_preview_shows_what_is_learned_with_colours_and_without(coloured: bool) -> None:
+    console = Console(file=io.StringIO(), width=40, force_terminal=coloured, color_system="standard")
+    if not coloured:
+        console = Console(file=io.StringIO(), width=40)
+    print_examples(console, examples(PARTS), tokens=False)
+    text = shown(console)
+    assert "2 + [3]?" in text
+    assert "special token" in text
+    reply = r"<b>\x1b[31m5</b>"
+    assert (f"\x1b[1;32m{reply}" if coloured else f"«{reply}\n»") in text
+    print_examples(console, examples(PARTS), tokens=True)
+    lines = shown(console).splitlines()
+    assert any(line.startswith("0  17  -") for line in lines)
+    assert any(r"1   9  learned  '\n'" in line for line in lines)
+
+
+def test_a_page_of_a_preview_holds_texts_and_runs_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    write_page(page, "<i>", examples([PARTS[0]]))
+    written = page.read_text()
+    assert r"<pre>2 + [3]?" "\n" r"<mark>&lt;b&gt;\x1b[31m5&lt;/b&gt;" in written
+    assert "<title>&lt;i&gt;</title>" in written
+    write_page(page, "t", examples(PARTS))
+    assert '<span class="learned token" title="id 9">' in page.read_text()
 
 
 def test_dataset_shows_splits_what_was_left_out_and_figures(console: Console) -> None:
