@@ -191,23 +191,28 @@ def bench(
         raise typer.BadParameter("give --from or --dataset, not both")
     task = task_options.task(name)
     benchmark = task.benchmark if task else _named(name)
-    if task and not files and not dataset:
-        dataset = _dataset_path(task)
+    dataset = dataset or (_dataset_path(task) if task and not files else "")
     wanted, own = part.wanted(), grader_of_file(grader_file)
     read = read_benchmark(benchmark, wanted, files or (), dataset=dataset, skip=on_error == "skip")
     if own is not None:
-        del read.eval_set.python_sources[:]
         give_grader(read.eval_set, own)
     read.eval_set.eval_set_id = eval_set or part.default_id(benchmark.name, task_options.filter)
-    source = benchmark.hub_id or "a task file"
-    read.eval_set.description = f"{benchmark.name} of {source}, {read.eval_set.origin.selection}"[:1000]
+    read.eval_set.description = _described(benchmark, read.eval_set)
     with session.connect() as client, errors_of(grader_file):
         stored, read = _stored(client, read, skip=on_error == "skip")
     for note in task.notes if task else ():
         session.say(note)
+    _say_stored(session, stored, read, wanted.limit)
+
+
+def _described(benchmark: Benchmark, made: v1.EvalSet) -> str:
+    return f"{benchmark.name} of {benchmark.hub_id or 'a task file'}, {made.origin.selection}"[:1000]
+
+
+def _say_stored(session: Session, stored: v1.EvalSet, read: BenchmarkItems, limit: int | None) -> None:
     rows = read.eval_set.origin.row_count
-    if wanted.limit is not None and wanted.limit > rows:
-        session.say(f"--limit {wanted.limit} takes all: there are only {text.counted(rows, 'row')}")
+    if limit is not None and limit > rows:
+        session.say(f"--limit {limit} takes all: there are only {text.counted(rows, 'row')}")
     _say_left_out(session, read.bad_rows)
     if session.as_json:
         session.print_message(stored)

@@ -149,9 +149,11 @@ def read_grader_file(given: str) -> v1.Grader:
 
 
 def give_grader(eval_set: v1.EvalSet, grader: v1.Grader) -> None:
-    """Give every item of an eval set ``grader``; the source code of one in Python stands in the set once."""
+    """Give every item of an eval set ``grader``; the source code of one in Python stands in the set once,
+    and no other."""
     shared = v1.Grader()
     shared.CopyFrom(grader)
+    del eval_set.python_sources[:]
     if grader.python.source:
         digest = hashlib.sha256(grader.python.source.encode()).hexdigest()
         shared.python.source, shared.python.source_digest = "", f"sha256:{digest}"

@@ -367,8 +367,7 @@ class Generation(Answer):
 
     ``seconds`` is the wall time that the item took of its engine's, of all its answers. ``kept_tokens`` are
     those of its answers that were kept from an earlier evaluation, ``cached`` says that all were.
-    ``prompt_tokens`` and ``prompt_token_digest`` are 0 and empty where the prompt
-    could not be rendered.
+    ``prompt_tokens`` and ``prompt_token_digest`` are 0 and empty where the prompt could not be rendered.
     """
 
     added = Answer.added | {"more", "cached", "kept_tokens"}
