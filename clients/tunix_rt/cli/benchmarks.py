@@ -200,16 +200,18 @@ def bench(
     read.eval_set.description = _described(benchmark, read.eval_set)
     with session.connect() as client, errors_of(grader_file):
         stored, read = _stored(client, read, skip=on_error == "skip")
-    for note in task.notes if task else ():
-        session.say(note)
-    _say_stored(session, stored, read, wanted.limit)
+    _say_stored(session, stored, read, wanted.limit, task.notes if task else ())
 
 
 def _described(benchmark: Benchmark, made: v1.EvalSet) -> str:
     return f"{benchmark.name} of {benchmark.hub_id or 'a task file'}, {made.origin.selection}"[:1000]
 
 
-def _say_stored(session: Session, stored: v1.EvalSet, read: BenchmarkItems, limit: int | None) -> None:
+def _say_stored(
+    session: Session, stored: v1.EvalSet, read: BenchmarkItems, limit: int | None, notes: Sequence[str]
+) -> None:
+    for note in notes:
+        session.say(note)
     rows = read.eval_set.origin.row_count
     if limit is not None and limit > rows:
         session.say(f"--limit {limit} takes all: there are only {text.counted(rows, 'row')}")
