@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import typer
 
 from tunix_rt.cli import text
-from tunix_rt.errors import FailedPreconditionError, FieldViolation, FormatError
-from tunix_rt.formats import Record, trace_to_json
+from tunix_rt.errors import FailedPreconditionError
+from tunix_rt.formats import Record
+from tunix_rt.formats.redacted import redacted_records
 from tunix_rt.redaction import KINDS, Finding, Redactor, UnknownKindError
 
 
@@ -76,39 +77,7 @@ class RedactionOptions:
 
         Lines and errors are redacted too, since they may go into a file or onto a terminal.
         """
-        return records if redactor is None else _redacted(records, redactor, redactor.uncounted())
-
-
-def _redacted(records: Iterator[Record], redactor: Redactor, beside: Redactor) -> Iterator[Record]:
-    while True:
-        try:
-            record = next(records, None)
-        except FormatError as error:
-            # Not chained: the first error may quote the file.
-            raise _redacted_error(error, beside) from None
-        if record is None:
-            return
-        if record.trace is None:
-            line = record.line.decode("utf-8", "surrogateescape")
-            kept = beside.text(line).encode("utf-8", "surrogateescape")
-            wrong = None if record.error is None else _redacted_error(record.error, beside)
-            yield Record(record.number, kept, None, wrong)
-        else:
-            trace = redactor.trace(record.trace)
-            yield Record(record.number, trace_to_json(trace).encode(), trace, None)
-
-
-def _redacted_error(error: FormatError, redactor: Redactor) -> FormatError:
-    redacted = FormatError(
-        0,
-        redactor.text(error.message),
-        field_violations=[
-            FieldViolation(redactor.text(wrong.field), redactor.text(wrong.description))
-            for wrong in error.field_violations
-        ],
-    )
-    redacted.line, redacted.file, redacted.metadata = error.line, error.file, error.metadata
-    return redacted
+        return records if redactor is None else redacted_records(records, redactor)
 
 
 def redacted_line(counts: Counter[str]) -> str:

@@ -25,6 +25,7 @@ from tunix_rt.loop.settings import LoraSettings as LoraSettings
 from tunix_rt.loop.settings import MeshSettings as MeshSettings
 from tunix_rt.loop.settings import OptimizerSettings as OptimizerSettings
 from tunix_rt.loop.settings import TrainingConfig as TrainingConfig
+from tunix_rt.redaction import Redactor
 from tunix_rt.schema import Int64, Section, Seed, one_line, violations_of
 
 DEFAULT_SPLITS: Final = ("train", "validation", "test")
@@ -71,7 +72,9 @@ class GenerateConfig(Section):
 class TracesConfig(Section):
     """Which traces are stored first: those of a file, or generated ones.
 
-    ``columns``, ``delimiter`` and ``answers_only`` are as in ``tunix_rt.formats.read_traces``.
+    ``columns``, ``delimiter`` and ``answers_only`` are as in ``tunix_rt.formats.read_traces``. With
+    ``redact``, personal data and secrets become placeholders before anything is sent, but for kinds of
+    ``redact_skip``.
     """
 
     file: Path | None = None
@@ -79,6 +82,8 @@ class TracesConfig(Section):
     columns: dict[str, str] = Field({})
     delimiter: Delimiter | None = None
     answers_only: bool = False
+    redact: bool = False
+    redact_skip: list[str] = Field([])
     generate: GenerateConfig | None = None
     duplicates: Literal["skip", "keep"] = "skip"
 
@@ -87,6 +92,19 @@ class TracesConfig(Section):
         if _count(self, "file", "generate") != 1:
             raise ValueError("give either file or generate (leave traces out to use the store as it is)")
         return self
+
+    @model_validator(mode="after")
+    def _check_redaction(self) -> Self:
+        if self.redact_skip and not self.redact:
+            raise ValueError("redact_skip goes with redact: true")
+        if self.redact and self.file is None:
+            raise ValueError("redact goes with file")
+        self.redactor()
+        return self
+
+    def redactor(self) -> Redactor | None:
+        """What redacts traces; None if nothing does. Raises ValueError for an unknown kind."""
+        return Redactor([kind.upper() for kind in self.redact_skip]) if self.redact else None
 
 
 class FilterConfig(Section):

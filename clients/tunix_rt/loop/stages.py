@@ -37,6 +37,7 @@ from tunix_rt.loop.sources import (
     traces_of,
 )
 from tunix_rt.naming import in_folder, resolve
+from tunix_rt.redaction import Redactor
 
 MAX_ATTEMPTS: Final = 100
 STATE_FILE: Final = "loop-state.json"
@@ -138,9 +139,10 @@ class Loop:
                 self._emit("import", "skipped", message=_told(known), completed=known.read, unit="traces")
                 return known
             total = traces.generate.count if traces.generate else 0
+            redactor = traces.redactor()
             result = import_traces(
                 self._client,
-                traces_of(traces),
+                traces_of(traces, redactor),
                 duplicate_policy=traces.duplicates,
                 on_progress=lambda done: self._emit(
                     "import", "progress", completed=done.read, total=total, unit="traces"
@@ -153,7 +155,7 @@ class Loop:
             self._emit(
                 "import",
                 "finished",
-                message=_told(result),
+                message=_told(result) + _redacted(redactor),
                 completed=result.read,
                 total=result.read,
                 unit="traces",
@@ -386,6 +388,13 @@ def _noticed(dataset: v1.Dataset) -> str:
         if notice.split == "train"
     ]
     return "".join(told)
+
+
+def _redacted(redactor: Redactor | None) -> str:
+    if redactor is None:
+        return ""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(redactor.counts.items()))
+    return f"; redacted: {kinds or 'nothing'}"
 
 
 def _told(result: ImportResult) -> str:

@@ -126,7 +126,7 @@ class _Planner:
             return _Traces(None)
         generated = config.generate.count if config.generate else None
         count = characters = 0
-        for trace in islice(traces_of(config), generated and _SAMPLED):
+        for trace in islice(traces_of(config, config.redactor()), generated and _SAMPLED):
             count += 1
             steps = sum(len(step.content) for step in trace.steps)
             said = sum(message.ByteSize() for message in trace.messages)

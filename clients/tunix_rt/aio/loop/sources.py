@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from google.protobuf.message import Message
 
@@ -22,23 +23,30 @@ from tunix_rt.formats import (
     read_traces,
     trace_from_json,
 )
+from tunix_rt.formats.redacted import redacted_traces
 from tunix_rt.generate import generate_traces
 from tunix_rt.loop.config import DatasetConfig, EvalSetConfig, GenerateConfig, TracesConfig
+from tunix_rt.redaction import Redactor
+
+# Of a file: what makes other traces of the same bytes.
+_HOW_READ: Final = {"columns", "delimiter", "answers_only", "redact", "redact_skip"}
 
 
-def traces_of(config: TracesConfig) -> Iterator[v1.Trace]:
-    """The traces that the loop begins with; raises FormatError or InvalidArgumentError."""
+def traces_of(config: TracesConfig, redactor: Redactor | None = None) -> Iterator[v1.Trace]:
+    """The traces that the loop begins with, without what ``redactor`` finds; raises FormatError or
+    InvalidArgumentError."""
     if config.generate is not None:
         return _generated(config.generate)
     if config.file is None:
         raise InvalidArgumentError("traces: give either file or generate", reason="CONFIG_INVALID")
-    return read_traces(
+    traces = read_traces(
         config.file,
         config.format,
         columns=config.columns,
         delimiter=config.delimiter,
         answers_only=config.answers_only,
     )
+    return traces if redactor is None else redacted_traces(traces, redactor)
 
 
 def import_key(config: TracesConfig) -> str:
@@ -54,7 +62,7 @@ def import_key(config: TracesConfig) -> str:
             f"traces.file {config.file}: cannot be read: {error.strerror or error}", reason="CONFIG_INVALID"
         ) from error
     # What is left out names nothing, so that loops of before go on.
-    how = config.model_dump_json(include={"columns", "delimiter", "answers_only"}, exclude_defaults=True)
+    how = config.model_dump_json(include=_HOW_READ, exclude_defaults=True)
     return digest_of(content, config.format, config.duplicates, *([] if how == "{}" else [how]))
 
 

@@ -18,6 +18,7 @@ from tunix_rt.aio.loop import run_loop as aio_run_loop
 from tunix_rt.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
+    FormatError,
     InternalError,
     InvalidArgumentError,
     JobFailedError,
@@ -233,6 +234,26 @@ def test_traces_come_from_a_file_or_from_the_store_as_it_is(
     assert (result.imported, ends["import"]) == (None, "skipped")
 
 
+def test_what_is_redacted_is_not_sent_and_asks_for_another_import(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    file, told = tmp_path / "t.jsonl", list[LoopEvent]()
+    made = trace(1)
+    made.final_answer = "Ask ann@example.com at 10.1.2.3"
+    file.write_text(trace_to_json(made))
+    hidden = {"file": file, "redact": True, "redact_skip": ["ip_address"]}
+    run_loop(config(tmp_path, traces=hidden), client, on_event=told.append)
+    assert [sent.final_answer for sent in services.traces.values()] == ["Ask <EMAIL_1> at 10.1.2.3"]
+    assert "1 trace: 1 stored, 0 there already; redacted: 1 EMAIL" in [event.message for event in told]
+    run(config(tmp_path, traces={"file": file}), client)
+    assert len(services.traces) == 2
+    file.write_text('{"prompt": 1, "ann@example.com": ')
+    with pytest.raises(FormatError) as refused:
+        run_loop(config(tmp_path, traces=hidden), client)
+    assert "ann@" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
 def test_other_traces_in_the_file_ask_for_another_dataset_version(
     client: Client, services: FakeLoopServices, tmp_path: Path
 ) -> None:
@@ -314,6 +335,19 @@ def test_traces_that_cannot_be_had_are_named(
     with pytest.raises(InvalidArgumentError, match=said):
         run_loop(config(tmp_path, traces=traces), client)
     assert not services.made
+
+
+@pytest.mark.parametrize(
+    ("traces", "said"),
+    [
+        ({"file": "t", "redact": True, "redact_skip": ["name"]}, "'NAME' is no kind; expected one of"),
+        ({"file": "t", "redact_skip": ["EMAIL"]}, "redact_skip goes with redact: true"),
+        ({"generate": {"count": 5}, "redact": True}, "redact goes with file"),
+    ],
+)
+def test_redaction_that_is_asked_for_wrongly_is_refused(tmp_path: Path, traces: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(tmp_path, traces=traces)
 
 
 def test_progress_never_steps_back() -> None:
