@@ -18,13 +18,13 @@ from tunix_rt.aio.loop import run_loop as aio_run_loop
 from tunix_rt.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
-    FormatError,
     InternalError,
     InvalidArgumentError,
     JobFailedError,
 )
 from tunix_rt.formats import trace_to_json
 from tunix_rt.loop.result import TrainingProgress
+from tunix_rt.rpc.batches import ImportStoppedError
 
 EMPTY = Path(tunix_rt.__file__).with_name("py.typed")
 ALL = ["import", "dataset", "eval_set", "evaluation_before", "training", "evaluation_after", "comparison"]
@@ -245,13 +245,15 @@ def test_what_is_redacted_is_not_sent_and_asks_for_another_import(
     run_loop(config(tmp_path, traces=hidden), client, on_event=told.append)
     assert [sent.final_answer for sent in services.traces.values()] == ["Ask <EMAIL_1> at 10.1.2.3"]
     assert "1 trace: 1 stored, 0 there already; redacted: 1 EMAIL" in [event.message for event in told]
-    run(config(tmp_path, traces={"file": file}), client)
-    assert len(services.traces) == 2
-    file.write_text('{"prompt": 1, "ann@example.com": ')
-    with pytest.raises(FormatError) as refused:
+    _, ends = run(config(tmp_path, traces=hidden), client)
+    assert ends["import"] == "skipped"
+    _, ends = run(config(tmp_path, traces={"file": file}), client)
+    assert ends["import"] == "finished"
+    file.write_text('{"messages": [{"role": "ann@example.com", "content": ""}]}')
+    with pytest.raises(ImportStoppedError, match="EMAIL_1") as refused:
         run_loop(config(tmp_path, traces=hidden), client)
-    assert "ann@" not in str(refused.value)
-    assert refused.value.__cause__ is None
+    causes = [refused.value, refused.value.__cause__, refused.value.__context__]
+    assert "ann@" not in "".join(map(str, causes))
 
 
 def test_other_traces_in_the_file_ask_for_another_dataset_version(
