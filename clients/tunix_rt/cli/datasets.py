@@ -205,7 +205,7 @@ def preview(
     split: Annotated[
         str | None, typer.Option("--split", help="Whose first rows are shown. \\[default: train]")
     ] = None,
-    row: Annotated[
+    row_id: Annotated[
         str | None,
         typer.Option("--row", metavar="ID", help="Show this row; its first four digits do."),
     ] = None,
@@ -227,14 +227,14 @@ def preview(
     """Show rows as a model learns them: the rendered text, with what is learned in colour."""
     if tokens and base_model is None:
         raise typer.BadParameter("needs --base-model, whose tokens they are", param_hint="'--tokens'")
-    if row is not None and limit is not None:
+    if row_id is not None and limit is not None:
         raise typer.BadParameter("cannot be given with --row, which is one row", param_hint="'--limit'")
     with session.connect() as client:
         name = named(session, client, dataset_name(dataset))
         parts = client.exporter.preview_rows(
             name,
             split=split or "",
-            row_id=row or "",
+            row_id=row_id or "",
             row_count=limit or 0,
             tokenizer=None if base_model is None else model_tokenizer(client, base_model),
         )
