@@ -39,6 +39,7 @@ _SAFE_TO_REPEAT: Final = (
     "Export",
     "Update",
     "Find",
+    "Preview",
 )
 # Up to 5 attempts in up to two and a half seconds.
 _RETRY_POLICY: Final = {

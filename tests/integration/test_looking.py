@@ -105,6 +105,7 @@ ARGUMENTS: dict[str, Callable[[Folder], list[str]]] = {
     "dataset audit": lambda _: ["built", "--against", "sums"],
     "dataset dropped": lambda _: ["built"],
     "dataset export": lambda _: ["built", "-o", "rows.jsonl"],
+    "dataset preview": lambda _: ["built"],
     "dataset show": lambda _: ["built@2"],
     "evalset show": lambda _: ["sums"],
     "evaluation items": lambda folder: [folder.evaluation],
