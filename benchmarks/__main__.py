@@ -21,6 +21,8 @@ MODULES: Final = {
     "trace-import": "benchmarks.trace_import",
     "trace-read": "benchmarks.trace_read",
     "trace-scale": "benchmarks.trace_scale",
+    "conversation-import": "benchmarks.conversation_import",
+    "live-spans": "benchmarks.live_spans",
     "dataset-build": "benchmarks.dataset_build",
     "decontamination": "benchmarks.decontamination",
     "training": "benchmarks.training",

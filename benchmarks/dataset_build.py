@@ -22,7 +22,7 @@ from benchmarks.options import Options
 from benchmarks.processes import exporter, trace_store
 from tunix_rt import Client, jobs, v1
 from tunix_rt.importing import import_traces
-from tunix_rt_kit.chat import ChatTemplate, gemma_it, render_response
+from tunix_rt_kit.chat import ChatTemplate, render_response
 
 COUNT: Final = 30_000
 MOST_FOR_PEER: Final = 100_000
@@ -115,7 +115,7 @@ def _peer(messages: Iterator[v1.Trace]) -> float:
     def rendered(row: dict[str, Any]) -> dict[str, str]:
         turn = (row["prompt"], render_response(row["steps"], row["final_answer"]))
         ((prompt, response),) = gemma.split_turns([turn])
-        return {"prompts": prompt.removeprefix(gemma_it.BOS) + response}
+        return {"prompts": prompt.removeprefix(gemma.start_of_text) + response}
 
     with tempfile.TemporaryDirectory(prefix="tunix-rt-bench-") as folder:
         begun = time.perf_counter()

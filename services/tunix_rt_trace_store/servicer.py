@@ -105,8 +105,9 @@ class SpanServicer(TraceServiceServicer):
 
     @unary
     def Export(self, request: ExportTraceServiceRequest) -> ExportTraceServiceResponse:
-        received = convert.received_spans(request)
-        full = self._live_spans.take(received.spans)
+        with self._live_spans.arriving():
+            received = convert.received_spans(request)
+            full = self._live_spans.take(received.spans)
         response = convert.export_response(received, full, MAX_WAITING_BYTES)
         if told := response.partial_success.error_message:
             # Few SDKs show it.

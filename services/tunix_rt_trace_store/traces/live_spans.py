@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
@@ -21,8 +22,11 @@ _log = get_logger("tunix_rt.spans")
 _LOOK_S: Final = 0.5
 _LEAST_LOOK_S: Final = 0.05
 # What one transaction settles; other writers wait for it.
-_AT_ONCE: Final = 50
-_BYTES_AT_ONCE: Final = 4 << 20
+_AT_ONCE: Final = 10
+_BYTES_AT_ONCE: Final = 1 << 20
+# Spans that come go first, for so long, unless a trace is this late.
+_GIVE_WAY_S: Final = 0.05
+_LATE: Final = timedelta(seconds=2)
 # For so long a span that is sent again is known, and one that was refused can be looked at.
 _KNOWN: Final = timedelta(days=7)
 _FORGET_EVERY: Final = timedelta(minutes=10)
@@ -40,10 +44,11 @@ class NewSpan:
 
 @dataclass(frozen=True, slots=True)
 class DueTrace:
-    """A trace of OpenTelemetry whose spans are to become conversations: how often spans came for it, and the
-    size of those that wait."""
+    """A trace of OpenTelemetry whose spans are to become conversations: since when, how often spans came for
+    it, and the size of those that wait."""
 
     trace_id: bytes
+    due_time: datetime
     arrivals: int
     size_bytes: int
 
@@ -110,6 +115,13 @@ class LiveSpans:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._forgotten = datetime.now(UTC)
+        self._arriving = _Arriving()
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """A request of spans is being taken, which does not wait for conversations to be made: they do."""
+        with self._arriving:
+            yield
 
     def take(self, batch: Sequence[NewSpan]) -> Sequence[NewSpan]:
         """Store spans, each once however often it is sent; returns those that there was no room for."""
@@ -121,8 +133,13 @@ class LiveSpans:
         while due and sum(trace.size_bytes for trace in due[1:]) > _BYTES_AT_ONCE:
             due = due[: len(due) // 2]
         if due:
+            is_late = now - due[0].due_time > _LATE
             waiting = self._repository.waiting([trace.trace_id for trace in due])
-            made = [self._made(trace, waiting.get(trace.trace_id, ())) for trace in due]
+            made: list[SettledTrace] = []
+            for trace in due:
+                self._give_way(is_late)
+                made.append(self._made(trace, waiting.get(trace.trace_id, ())))
+            self._give_way(is_late)
             # Others came meanwhile for those that are not among them.
             for settled in self._repository.settle(made, now):
                 _tell(settled)
@@ -130,6 +147,11 @@ class LiveSpans:
             self._repository.forget(now - _KNOWN)
             self._forgotten = now
         return len(due)
+
+    def _give_way(self, is_late: bool) -> None:
+        """Both take the interpreter's lock and the database's; who sends spans waits for an answer."""
+        if not is_late:
+            self._arriving.wait_for_none(_GIVE_WAY_S)
 
     def _made(self, trace: DueTrace, encoded: Sequence[bytes]) -> SettledTrace:
         try:
@@ -171,6 +193,28 @@ class LiveSpans:
                 if not failing:
                     _log.error("spans_wait", error=str(error))
                 failing = True
+
+
+class _Arriving:
+    """How many requests are being taken."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            if not self._count:
+                self._changed.notify_all()
+
+    def wait_for_none(self, at_most_s: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._count, at_most_s)
 
 
 def _tell(settled: SettledTrace) -> None:

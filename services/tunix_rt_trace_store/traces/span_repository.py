@@ -70,12 +70,17 @@ class SqlSpanRepository:
         """Up to ``limit`` traces whose spans are to become conversations, those that wait longest first."""
         with self._database.read() as session:
             found = session.execute(
-                select(span_traces.c.trace_id, span_traces.c.arrivals, span_traces.c.size_bytes)
+                select(
+                    span_traces.c.trace_id,
+                    span_traces.c.due_time,
+                    span_traces.c.arrivals,
+                    span_traces.c.size_bytes,
+                )
                 .where(span_traces.c.due_time <= now)
                 .order_by(span_traces.c.due_time)
                 .limit(limit)
             )
-            return [DueTrace(bytes(trace_id), arrivals, size) for trace_id, arrivals, size in found]
+            return [DueTrace(bytes(trace_id), *others) for trace_id, *others in found]
 
     def waiting(self, trace_ids: Sequence[bytes]) -> dict[bytes, list[bytes]]:
         """The spans of each trace that wait, encoded."""
