@@ -133,11 +133,16 @@ def embedded(data_dir: Path, *, jobs: Jobs = "run") -> Iterator[EmbeddedServer]:
 
 
 def serve_forever(
-    data_dir: Path, listen: str = "127.0.0.1:50050", *, on_ready: Callable[[str], None] | None = None
+    data_dir: Path,
+    listen: str = "127.0.0.1:50050",
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    redact_spans: bool = False,
 ) -> None:
     """Serve all four services on ``data_dir`` at ``listen`` until SIGTERM or SIGINT.
 
-    Must run in the main thread. ``on_ready`` is called with the bound address.
+    Must run in the main thread. ``on_ready`` is called with the bound address. ``redact_spans`` keeps
+    personal data and secrets out of live spans, as the trace store's setting does.
 
     Raises:
         InvalidArgumentError: ``listen`` is not ``host:port``.
@@ -170,7 +175,10 @@ def serve_forever(
 
         begun = datetime.now(UTC)
         with _translated():
-            serving, grace_s = _all_of(data_dir, inner, _SERVICES)
+            made_by = dict(_SERVICES)
+            if redact_spans:
+                made_by[_TRACE_STORE] = partial(_trace_store, spans_redact=True)
+            serving, grace_s = _all_of(data_dir, inner, made_by)
             asyncio.run(run())
         _free_deleted(data_dir, begun)
 
@@ -180,10 +188,10 @@ class _Service(NamedTuple):
     build: Callable[[asyncio.Event], BuiltService]
 
 
-def _trace_store(data_dir: Path, _: str) -> _Service:
+def _trace_store(data_dir: Path, _: str, **given: Any) -> _Service:
     from tunix_rt_trace_store.wiring import TraceStoreSettings, build
 
-    settings = _checked(TraceStoreSettings, data_dir=data_dir)
+    settings = _checked(TraceStoreSettings, data_dir=data_dir, **given)
     return _Service(settings, partial(build, settings))
 
 
@@ -222,8 +230,9 @@ def _own_evaluator(data_dir: Path, address: str) -> _Service:
 
 
 _Services = Mapping[str, Callable[[Path, str], _Service]]
+_TRACE_STORE: Final = "tunix_rt.v1.TraceStore"
 _SERVICES: Final[_Services] = {
-    "tunix_rt.v1.TraceStore": _trace_store,
+    _TRACE_STORE: _trace_store,
     "tunix_rt.v1.Exporter": _exporter,
     "tunix_rt.v1.Trainer": _trainer,
     "tunix_rt.v1.Evaluator": _evaluator,

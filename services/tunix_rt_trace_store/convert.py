@@ -29,6 +29,7 @@ from tunix_rt.spans import (
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.convert import filter_time, plain_struct, plain_value, timestamp
 from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_trace_store.redacted_spans import SpanRedaction
 from tunix_rt_trace_store.traces.conversation import ConversationContent, json_object, tool_function
 from tunix_rt_trace_store.traces.live_spans import Assembled, NewSpan
 from tunix_rt_trace_store.traces.model import (
@@ -317,9 +318,10 @@ class ReceivedSpans:
     without_content: int = 0
 
 
-def received_spans(request: ExportTraceServiceRequest) -> ReceivedSpans:
-    """The spans of a request, without what no conversation needs."""
+def received_spans(request: ExportTraceServiceRequest, redaction: SpanRedaction) -> ReceivedSpans:
+    """The spans of a request, without what no conversation needs and what is to be kept out."""
     received = ReceivedSpans()
+    kept: list[SpanMessage] = []
     for resource_at, of_resource in enumerate(request.resource_spans):
         service = _service_name(of_resource.resource.attributes)
         for scope_at, of_scope in enumerate(of_resource.scope_spans):
@@ -332,7 +334,11 @@ def received_spans(request: ExportTraceServiceRequest) -> ReceivedSpans:
                 if problem:
                     received.refused.append(f"{place}.spans[{index}].{problem}")
                 else:
-                    _receive(span, service, received)
+                    kept.append(_kept(span, service, received))
+    received.spans = [
+        NewSpan(span.trace_id, span.span_id, not span.parent_span_id, span.SerializeToString())
+        for span in redaction.received(kept)
+    ]
     return received
 
 
@@ -353,21 +359,18 @@ def _span_problem(span: SpanMessage, inside: Mapping[str, str]) -> str:
     return ""
 
 
-def _receive(span: SpanMessage, service: str, received: ReceivedSpans) -> None:
+def _kept(span: SpanMessage, service: str, received: ReceivedSpans) -> SpanMessage:
     names = (*(entry.key for entry in span.attributes), *(event.name for event in span.events))
-    if any(map(is_about_models, names)):
-        read = _span(span)
-        if is_model_call(read.attributes) and not read.failed:
-            received.model_calls += 1
-            received.without_content += not holds_content(read)
-        span.ClearField("links")
-        if service:
-            span.attributes.append(KeyValue(key=_SERVICE, value=AnyValue(string_value=service)))
-        kept = span
-    else:
-        kept = SpanMessage(trace_id=span.trace_id, span_id=span.span_id, parent_span_id=span.parent_span_id)
-    is_root = not span.parent_span_id
-    received.spans.append(NewSpan(span.trace_id, span.span_id, is_root, kept.SerializeToString()))
+    if not any(map(is_about_models, names)):
+        return SpanMessage(trace_id=span.trace_id, span_id=span.span_id, parent_span_id=span.parent_span_id)
+    read = _span(span)
+    if is_model_call(read.attributes) and not read.failed:
+        received.model_calls += 1
+        received.without_content += not holds_content(read)
+    span.ClearField("links")
+    if service:
+        span.attributes.append(KeyValue(key=_SERVICE, value=AnyValue(string_value=service)))
+    return span
 
 
 def _service_name(attributes: Iterable[KeyValue]) -> str:
@@ -402,11 +405,15 @@ def export_response(
     return response
 
 
-def assembled(encoded: Iterable[bytes], *, each_call: bool) -> Assembled:
+def assembled(
+    trace_id: bytes, encoded: Sequence[bytes], *, each_call: bool, redaction: SpanRedaction
+) -> Assembled:
     """The conversations in the stored spans of one trace; see ``tunix_rt.spans.conversations``."""
-    found = conversations(map(_span, map(SpanMessage.FromString, encoded)), each_call=each_call)
+    spans = redaction.joined(trace_id, list(map(SpanMessage.FromString, encoded)), encoded)
+    found = conversations(map(_span, spans), each_call=each_call)
+    traces = [redaction.conversation(trace_id, trace) for trace in found.traces]
     return Assembled(
-        [(draft(trace), plain_struct(trace.metadata)["otel_span_ids"]) for trace in found.traces],
+        [(draft(trace), plain_struct(trace.metadata)["otel_span_ids"]) for trace in traces],
         {refused.span_id: refused.reason for refused in found.refused},
         found.left_out,
     )

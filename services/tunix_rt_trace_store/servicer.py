@@ -17,6 +17,7 @@ from tunix_rt_kit.serving.calls import streaming, unary
 from tunix_rt_kit.serving.logging import get_logger
 from tunix_rt_kit.values import ListAsked
 from tunix_rt_trace_store import convert
+from tunix_rt_trace_store.redacted_spans import SpanRedaction
 from tunix_rt_trace_store.traces.live_spans import MAX_WAITING_BYTES, LiveSpans
 from tunix_rt_trace_store.traces.service import TraceStoreService
 
@@ -100,13 +101,14 @@ class TraceStoreServicer(v1.TraceStoreServicer):
 class SpanServicer(TraceServiceServicer):
     """Serves ``opentelemetry.proto.collector.trace.v1.TraceService``."""
 
-    def __init__(self, live_spans: LiveSpans) -> None:
+    def __init__(self, live_spans: LiveSpans, redaction: SpanRedaction) -> None:
         self._live_spans = live_spans
+        self._redaction = redaction
 
     @unary
     def Export(self, request: ExportTraceServiceRequest) -> ExportTraceServiceResponse:
         with self._live_spans.arriving():
-            received = convert.received_spans(request)
+            received = convert.received_spans(request, self._redaction)
             full = self._live_spans.take(received.spans)
         response = convert.export_response(received, full, MAX_WAITING_BYTES)
         if told := response.partial_success.error_message:

@@ -114,4 +114,13 @@ spans: Final = Table(
     Column("encoded", LargeBinary),
 )
 
+span_secret: Final = Table(
+    "trace_store_span_secret",
+    metadata,
+    # One row, made when it is needed first.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # The key of the tags that stand for values in redacted spans.
+    Column("secret", LargeBinary(32), nullable=False),
+)
+
 requests: Final = request_log_table(metadata, "trace_store_requests")

@@ -158,10 +158,53 @@ def test_a_server_that_is_killed_makes_one_trace_of_each_span_that_it_acknowledg
     assert len(found) == len(set(found))
 
 
-def one_call(number: int) -> ExportTraceServiceRequest:
-    """A trace of one span, the call of a model."""
+@pytest.mark.one_database
+def test_a_server_that_is_killed_has_stored_nothing_of_what_it_redacts_and_goes_on_with_its_placeholders(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("WAIT_S", "2"), ("IDLE_S", "2"), ("REDACT", "true")):
+        monkeypatch.setenv(f"TUNIX_RT_TRACE_STORE_SPANS_{name}", value)
+    address = "ann.lee@example.com"
+    conversations: list[v1.Trace] = []
+
+    def send(store: StoreProcess, request: ExportTraceServiceRequest) -> None:
+        with open_channel(store.address, retried=()) as channel:
+            TraceServiceStub(channel).Export(request, timeout=20)  # type: ignore[no-untyped-call]
+
+    def is_made(at: str) -> bool:
+        with Client(at) as client:
+            conversations[:] = client.trace_store.stream_traces()
+        return bool(conversations)
+
+    def check_files() -> None:
+        files = [file for file in tmp_path.rglob("*") if file.is_file()]
+        assert files
+        assert not [file for file in files if address.encode() in file.read_bytes()]
+
+    begun, went_on = one_call(1, address), one_call(1, address)
+    (inner,) = went_on.resource_spans[0].scope_spans[0].spans
+    inner.span_id = bytes(7) + b"2"
+    inner.parent_span_id = bytes(7) + b"3"
+    for value in inner.attributes:
+        value.value.string_value = value.value.string_value.replace("Yes", f"Yes, {address}")
+    with StoreProcess(database_url, tmp_path) as store:
+        send(store, went_on)
+        store.kill()
+        check_files()
+        store.start()
+        send(store, begun)
+        wait_for(lambda: is_made(store.address))
+        store.kill()
+        check_files()
+        store.start()
+    shown = [[part.text for turn in made.messages for part in turn.content] for made in conversations]
+    assert sorted(shown) == [["<EMAIL_1>?", "Yes"], ["<EMAIL_1>?", "Yes, <EMAIL_1>"]]
+
+
+def one_call(number: int, asked: object = None) -> ExportTraceServiceRequest:
+    """A trace of one span, the call of a model that is asked for that."""
     span = Span(trace_id=number.to_bytes(16, "big"), span_id=number.to_bytes(8, "big"))
-    for name, value in gen_ai([text("user", f"{number}?")], text("assistant", "Yes")).items():
+    for name, value in gen_ai([text("user", f"{asked or number}?")], text("assistant", "Yes")).items():
         span.attributes.add(key=name).value.string_value = value
     return ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[span])])])
 

@@ -41,7 +41,11 @@ class ServingDocument(TypedDict):
 @command(
     up_app,
     "up",
-    example=("tunix-rt up", "tunix-rt up --listen 127.0.0.1:0 --data-dir ./data"),
+    example=(
+        "tunix-rt up",
+        "tunix-rt up --listen 127.0.0.1:0 --data-dir ./data",
+        "tunix-rt up --redact-spans",
+    ),
     prints=ServingDocument,
 )
 def up(
@@ -50,6 +54,14 @@ def up(
         str,
         typer.Option("--listen", "-l", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one."),
     ] = "127.0.0.1:50050",
+    redact_spans: Annotated[
+        bool,
+        typer.Option(
+            "--redact-spans",
+            help="Replace e-mail addresses, phone numbers, keys and the like in spans of OpenTelemetry by "
+            "placeholders such as <EMAIL_1>, before anything is stored.",
+        ),
+    ] = False,
     host: Annotated[str | None, typer.Option("--host", hidden=True)] = None,
     port: Annotated[str | None, typer.Option("--port", hidden=True)] = None,
 ) -> None:
@@ -62,7 +74,12 @@ def up(
         )
     import tunix_rt_local
 
-    tunix_rt_local.serve_forever(session.data_dir, listen, on_ready=lambda address: _ready(session, address))
+    tunix_rt_local.serve_forever(
+        session.data_dir,
+        listen,
+        on_ready=lambda address: _ready(session, address),
+        redact_spans=redact_spans,
+    )
     session.say("stopped")
     _say_what_goes_on(session)
 

@@ -15,9 +15,12 @@ from tunix_rt import v1
 from tunix_rt.redaction.patterns import KINDS, RULES, Finding
 
 _PLACEHOLDER: Final = re.compile(r"<[A-Z][A-Z_]*_[0-9]+>")
+TAG: Final = re.compile(r"<([A-Z][A-Z_]*)_([a-p]{20})([q-z]{1,7})>")
+"""Stands for a value in a part of a trace: its kind, a keyed digest in letters, which no pattern takes for a
+number, and its length."""
 # Looked at again until nothing is found, so that what is redacted twice is the same.
 _PASSES: Final = 5
-_T = TypeVar("_T")
+T = TypeVar("T")
 
 
 class UnknownKindError(ValueError):
@@ -54,16 +57,17 @@ class Redactor:
                 raise UnknownKindError(f"{kind!r} is no kind; expected one of {', '.join(KINDS)}")
         self._rules = [rule for rule in RULES if rule[0] not in skip]
         self._library = library
+        self._replaces_tags = False
         self.counts: Counter[str] = Counter()
         """How many values were replaced, by kind."""
 
     def trace(self, trace: v1.Trace) -> v1.Trace:
         """The trace with placeholders; the same object if nothing was found."""
-        return self._until_clean(trace, _edited)
+        return self.whole(trace, edited_trace, Names())
 
     def text(self, text: str) -> str:
         """A text, such as a line of a file, with placeholders of its own. JSON stays JSON."""
-        return self._until_clean(text, lambda whole, edit: edit.text(whole, ""))
+        return self.whole(text, lambda whole, edit: edit.text(whole, ""), Names())
 
     def uncounted(self) -> Redactor:
         """One that finds the same, and counts for itself."""
@@ -71,16 +75,34 @@ class Redactor:
         other._rules = self._rules
         return other
 
-    def _until_clean(self, whole: _T, edited: Callable[[_T, _Edit], _T]) -> _T:
-        names: _Names | None = None
+    def with_tags(self) -> Redactor:
+        """One that replaces tags, too, and counts for itself; see ``tunix_rt.redaction.parts``."""
+        other = self.uncounted()
+        other._replaces_tags = True
+        return other
+
+    def whole(self, whole: T, edited: Callable[[T, Edit], T], names: Names) -> T:
+        """Anything with placeholders; the same object if nothing was found.
+
+        Args:
+            edited: gives ``whole`` with what an edit makes of each of its texts.
+            names: of the placeholders.
+        """
+        known: dict[str, list[Finding]] = {}
+
+        def found(text: str) -> list[Finding]:
+            # Spans and conversations say again what was said before.
+            if text not in known:
+                known[text] = self._found(text)
+            return known[text]
+
         for _ in range(_PASSES):
-            seen = _Look(self._found)
+            seen = _Look(found)
             edited(whole, seen)
             if not seen.values:
                 break
-            names = names or _Names()
             names.avoid(seen.placeholders)
-            whole = edited(whole, _Replace(self._found, names, seen.values, self.counts))
+            whole = edited(whole, _Replace(found, names, seen.values, self.counts))
         return whole
 
     def _found(self, text: str) -> list[Finding]:
@@ -91,12 +113,15 @@ class Redactor:
             for start, end in find(text)
         ]
         if self._library is not None:
-            taken = [match.span() for match in _PLACEHOLDER.finditer(text)]
+            taken = [match.span() for known in (_PLACEHOLDER, TAG) for match in known.finditer(text)]
             found += [
                 (finding, len(self._rules))
                 for finding in self._library(text)
                 if not any(finding.start < end and start < finding.end for start, end in taken)
             ]
+        if self._replaces_tags:
+            tags = (Finding(*tag.span(), tag[1]) for tag in TAG.finditer(text))
+            found += [(tag, len(self._rules)) for tag in tags]
         return _merged(found)
 
 
@@ -112,8 +137,15 @@ def _merged(found: list[tuple[Finding, int]]) -> list[Finding]:
     return [finding for finding, _ in merged]
 
 
-class _Names:
-    """The placeholders of one trace."""
+def same_value(kind: str, value: str, *, exact: bool) -> str:
+    """What spellings of one value have in common; of ``exact`` ones, such as keys, each is a value."""
+    if kind in ("CARD", "PHONE", "IBAN") and not exact:
+        value = re.sub(r"[^\w+]", "", value)
+    return value.casefold() if kind in ("EMAIL", "IBAN") and not exact else value
+
+
+class Names:
+    """The placeholders of one trace, by number."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], str] = {}
@@ -125,15 +157,14 @@ class _Names:
         self._taken.update(placeholders)
 
     def of(self, kind: str, value: str, *, exact: bool = False) -> str:
-        """The placeholder of a value; of ``exact`` ones, such as keys, each spelling has its own."""
-        if kind in ("CARD", "PHONE", "IBAN") and not exact:
-            value = re.sub(r"[^\w+]", "", value)
-        if kind in ("EMAIL", "IBAN") and not exact:
-            value = value.casefold()
-        key = (kind, value)
+        """The placeholder of a value; of ``exact`` ones each spelling has its own."""
+        key = (kind, self._same(kind, value, exact))
         if key not in self._known:
             self._known[key] = self._new(kind)
         return self._known[key]
+
+    def _same(self, kind: str, value: str, exact: bool) -> str:
+        return same_value(kind, value, exact=exact)
 
     def _new(self, kind: str) -> str:
         while True:
@@ -144,7 +175,7 @@ class _Names:
                 return name
 
 
-class _Edit:
+class Edit:
     """What is done with each text of a trace."""
 
     def __init__(self, found: Callable[[str], list[Finding]]) -> None:
@@ -175,7 +206,7 @@ class _Edit:
         return [finding for finding in found if finding.start >= 0]
 
 
-class _Look(_Edit):
+class _Look(Edit):
     """Collects the values and the placeholders of a trace, and changes nothing."""
 
     def __init__(self, found: Callable[[str], list[Finding]]) -> None:
@@ -194,13 +225,13 @@ class _Look(_Edit):
         return value
 
 
-class _Replace(_Edit):
+class _Replace(Edit):
     """Puts placeholders in place of values, also where only another place showed what a value is."""
 
     def __init__(
         self,
         found: Callable[[str], list[Finding]],
-        names: _Names,
+        names: Names,
         values: dict[str, str],
         counts: Counter[str],
     ) -> None:
@@ -241,7 +272,7 @@ _JSON_PARTS: Final = re.compile(
 )
 
 
-def _edited_json(text: str, edit: _Edit) -> str:
+def _edited_json(text: str, edit: Edit) -> str:
     """JSON of which strings, keys and numbers are edited; all else stays to the character."""
     key = ""
 
@@ -270,7 +301,7 @@ def _json_string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _edited(trace: v1.Trace, edit: _Edit) -> v1.Trace:
+def edited_trace(trace: v1.Trace, edit: Edit) -> v1.Trace:
     edited = v1.Trace()
     edited.CopyFrom(trace)
     _join(edit, list(edited.steps), "content", "\n\n")
@@ -287,7 +318,7 @@ def _edited(trace: v1.Trace, edit: _Edit) -> v1.Trace:
     return edited
 
 
-def _join(edit: _Edit, parts: list[Any], field: str, between: str) -> None:
+def _join(edit: Edit, parts: list[Any], field: str, between: str) -> None:
     """Edit what is found only where texts are read as one; the first of them has the placeholder."""
     texts = [getattr(part, field) for part in parts]
     if len(texts) < 2:
@@ -315,7 +346,7 @@ def _join(edit: _Edit, parts: list[Any], field: str, between: str) -> None:
             setattr(part, field, text)
 
 
-def _edit_message(message: Message, edit: _Edit) -> None:
+def _edit_message(message: Message, edit: Edit) -> None:
     """Edit every text of a message, whatever fields the contract has."""
     for field, value in message.ListFields():
         if isinstance(value, Struct):
@@ -328,7 +359,7 @@ def _edit_message(message: Message, edit: _Edit) -> None:
             setattr(message, field.name, edit.text(value, ""))
 
 
-def _edit_struct(struct: Struct, edit: _Edit) -> None:
+def _edit_struct(struct: Struct, edit: Edit) -> None:
     # In the order of keys: a map has none of its own, and placeholders are numbered as they come.
     for key in sorted(struct.fields):
         value = struct.fields[key]
@@ -341,7 +372,7 @@ def _edit_struct(struct: Struct, edit: _Edit) -> None:
             struct.fields[named].CopyFrom(moved)
 
 
-def _edit_value(value: Value, key: str, edit: _Edit) -> None:
+def _edit_value(value: Value, key: str, edit: Edit) -> None:
     kind = value.WhichOneof("kind")
     if kind == "string_value":
         value.string_value = edit.text(value.string_value, key)

@@ -100,14 +100,14 @@ class LiveSpans:
     Args:
         repository: where spans wait.
         windows: for how long they do.
-        assemble: makes conversations of the encoded spans of one trace.
+        assemble: makes conversations of the encoded spans of the trace with that id.
     """
 
     def __init__(
         self,
         repository: SpanRepository,
         windows: Windows,
-        assemble: Callable[[Sequence[bytes]], Assembled],
+        assemble: Callable[[bytes, Sequence[bytes]], Assembled],
     ) -> None:
         self._repository = repository
         self._windows = windows
@@ -155,7 +155,7 @@ class LiveSpans:
 
     def _made(self, trace: DueTrace, encoded: Sequence[bytes]) -> SettledTrace:
         try:
-            found = self._assemble(encoded)
+            found = self._assemble(trace.trace_id, encoded)
         except Exception as error:
             # It would fail again and again, before all others. What it holds is kept.
             _log.error("spans_not_assembled", trace_id=trace.trace_id.hex(), exc_info=error)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
+from secrets import token_bytes
 from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, bulk_insert
-from tunix_rt_trace_store.tables import span_traces, spans
+from tunix_rt_trace_store.tables import span_secret, span_traces, spans
 from tunix_rt_trace_store.traces.live_spans import (
     MAX_WAITING_BYTES,
     DueTrace,
@@ -29,6 +30,7 @@ class SqlSpanRepository:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._secret: bytes | None = None
 
     def add(self, batch: Sequence[NewSpan], windows: Windows, now: datetime) -> list[NewSpan]:
         """Store spans that are not known, and put off when their traces are due.
@@ -122,6 +124,16 @@ class SqlSpanRepository:
                 if trace.refused:
                     _keep_refused(session, trace)
         return settled
+
+    def secret(self) -> bytes:
+        """32 random bytes, the same each time and for all servers on this database."""
+        if self._secret is None:
+            with self._database.write() as session:
+                insert = _insert_of(session.connection().dialect.name)
+                made = insert(span_secret).values(id=1, secret=token_bytes(32))
+                session.execute(made.on_conflict_do_nothing())
+                self._secret = bytes(session.execute(select(span_secret.c.secret)).scalar_one())
+        return self._secret
 
     def forget(self, before: datetime) -> None:
         """Delete what is left of traces for which nothing came or happened since."""

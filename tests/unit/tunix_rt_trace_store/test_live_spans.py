@@ -52,7 +52,7 @@ def test_conversations_are_made_after_the_requests_that_are_being_taken_unless_t
     monkeypatch.setattr("tunix_rt_trace_store.traces.live_spans._GIVE_WAY_S", 30)
     made = threading.Event()
 
-    def assemble(_: Sequence[bytes]) -> Assembled:
+    def assemble(_: bytes, __: Sequence[bytes]) -> Assembled:
         made.set()
         return Assembled()
 

@@ -64,8 +64,11 @@ class Computer:
         with fake_server(self.services.add) as address:
             yield SimpleNamespace(address=address, data_dir=data_dir, grace_s=5.0)
 
-    def serve_forever(self, data_dir: Path, listen: str, on_ready: Callable[[str], None]) -> None:
+    def serve_forever(
+        self, data_dir: Path, listen: str, on_ready: Callable[[str], None], redact_spans: bool
+    ) -> None:
         self.served.append(data_dir)
+        self.redacts = redact_spans
         on_ready(listen)
 
     def pull(self, name: str, data_dir: Path, progress: Callable[[str, int, int], None]) -> Path:
@@ -184,7 +187,8 @@ def test_up_says_where_it_is_and_how_to_use_it(computer: Computer, tmp_path: Pat
     evaluation = v1.Evaluation(name="evaluations/e", state=v1.Evaluation.STATE_RUNNING)
     build = v1.Dataset(name="datasets/d@1", state=v1.Dataset.STATE_QUEUED)
     computer.services.jobs = {entry.name: entry for entry in (job, ended, ending, evaluation, build)}
-    result = done(run("up", "--listen", "127.0.0.1:4321"))
+    result = done(run("up", "--listen", "127.0.0.1:4321", "--redact-spans"))
+    assert computer.redacts
     # Then what goes on at the next start is looked for.
     assert (computer.served, computer.jobs) == ([tmp_path / "own"] * 2, ["leave"])
     assert result.stderr.splitlines() == [
