@@ -201,6 +201,16 @@ class TraceStoreClient:
         )
         return self._caller.pages(self._stub.ListScores, request, lambda page: page.scores, timeout)
 
+    def list_refused_spans(
+        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
+    ) -> Pager[v1.RefusedSpans, v1.ListRefusedSpansResponse]:
+        """All spans of OpenTelemetry that became no traces in the last seven days, and why: an entry for each
+        trace of OpenTelemetry, the newest first."""
+        request = v1.ListRefusedSpansRequest(page_size=page_size, page_token=page_token)
+        return self._caller.pages(
+            self._stub.ListRefusedSpans, request, lambda page: page.refused_spans, timeout
+        )
+
     def compare_traces(
         self, base: str, other: str, *, timeout: float | None = None
     ) -> v1.CompareTracesResponse:

@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from tunix_rt import v1
 from tunix_rt.spans import (
     CONTENT_IS_OFF,
+    WITHOUT_CONTENT,
     Span,
     SpanEvent,
     conversations,
@@ -31,7 +32,7 @@ from tunix_rt_kit.convert import filter_time, plain_struct, plain_value, timesta
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_trace_store.redacted_spans import SpanRedaction
 from tunix_rt_trace_store.traces.conversation import ConversationContent, json_object, tool_function
-from tunix_rt_trace_store.traces.live_spans import Assembled, NewSpan
+from tunix_rt_trace_store.traces.live_spans import Assembled, NewSpan, RefusedTrace
 from tunix_rt_trace_store.traces.model import (
     CreateResult,
     DuplicatePolicy,
@@ -305,6 +306,8 @@ def _invalid_filter(field: str, description: str) -> InvalidArgument:
 
 _SERVICE: Final = "service.name"
 _NAMED: Final = 5
+_TOLD: Final = 20
+_REASON_CHARACTERS: Final = 2_000
 
 
 @dataclass(slots=True)
@@ -416,7 +419,29 @@ def assembled(
         [(draft(trace), plain_struct(trace.metadata)["otel_span_ids"]) for trace in traces],
         {refused.span_id: refused.reason for refused in found.refused},
         found.left_out,
+        0 if found.traces else found.left_out[WITHOUT_CONTENT],
     )
+
+
+def refused_message(trace: RefusedTrace) -> v1.RefusedSpans:
+    """The spans of a trace that were refused, those with one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for span_id, reason in trace.refused.items():
+        by_reason.setdefault(reason, []).append(span_id)
+    reasons = [
+        v1.RefusalReason(
+            reason=reason[:_REASON_CHARACTERS],
+            span_count=0 if "" in ids else len(ids),
+            span_ids=[] if "" in ids else ids[:_TOLD],
+        )
+        for reason, ids in by_reason.items()
+    ]
+    if trace.silent:
+        reason = f"{WITHOUT_CONTENT}; {CONTENT_IS_OFF}"
+        reasons.append(v1.RefusalReason(reason=reason, span_count=trace.silent))
+    message = v1.RefusedSpans(otel_trace_id=trace.trace_id.hex(), reasons=reasons[:_TOLD])
+    message.refuse_time.CopyFrom(timestamp(trace.refuse_time))
+    return message
 
 
 def _span(span: SpanMessage) -> Span:

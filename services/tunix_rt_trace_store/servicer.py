@@ -27,8 +27,9 @@ _log = get_logger("tunix_rt.spans")
 class TraceStoreServicer(v1.TraceStoreServicer):
     """Serves ``tunix_rt.v1.TraceStore``."""
 
-    def __init__(self, service: TraceStoreService) -> None:
+    def __init__(self, service: TraceStoreService, live_spans: LiveSpans) -> None:
         self._service = service
+        self._live_spans = live_spans
 
     @unary
     def CreateTrace(self, request: v1.CreateTraceRequest) -> v1.Trace:
@@ -92,6 +93,11 @@ class TraceStoreServicer(v1.TraceStoreServicer):
         asked = ListAsked(request.page_size, request.page_token, fields, request.order_by)
         page = self._service.list_scores(request.trace, asked)
         return page_message(page, v1.ListScoresResponse, convert.score_message)
+
+    @unary
+    def ListRefusedSpans(self, request: v1.ListRefusedSpansRequest) -> v1.ListRefusedSpansResponse:
+        page = self._live_spans.list_refused(request.page_size, request.page_token)
+        return page_message(page, v1.ListRefusedSpansResponse, convert.refused_message)
 
     @unary
     def CompareTraces(self, request: v1.CompareTracesRequest) -> v1.CompareTracesResponse:

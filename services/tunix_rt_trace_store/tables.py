@@ -96,8 +96,16 @@ span_traces: Final = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("root_ended", Boolean, nullable=False),
     Column("update_time", UtcDateTime, nullable=False, index=True),
-    # What was wrong with which of its spans, for people who look.
+    # What was wrong with which of its spans, for people who look: "spans" has the reason by id, "" for all of
+    # them, and "silent" how many calls there were without messages. Older rows are reasons by id alone.
     Column("problems", CanonicalJson),
+)
+Index(
+    "ix_trace_store_span_traces_problems",
+    span_traces.c.update_time,
+    span_traces.c.trace_id,
+    sqlite_where=span_traces.c.problems.is_not(None),
+    postgresql_where=span_traces.c.problems.is_not(None),
 )
 
 spans: Final = Table(

@@ -101,12 +101,12 @@ def build(settings: TraceStoreSettings, stopping: asyncio.Event) -> BuiltService
     del stopping
     database = Database(settings.database)
     repository = SqlTraceRepository(database)
-    servicer = TraceStoreServicer(TraceStoreService(repository, convert.content))
     span_repository = SqlSpanRepository(database)
     windows = Windows(timedelta(seconds=settings.spans_wait_s), timedelta(seconds=settings.spans_idle_s))
     redaction = SpanRedaction(_redactor(settings), span_repository.secret)
     assemble = partial(convert.assembled, each_call=settings.spans_as == "calls", redaction=redaction)
     live_spans = LiveSpans(span_repository, windows, assemble)
+    servicer = TraceStoreServicer(TraceStoreService(repository, convert.content), live_spans)
 
     def add(server: grpc.aio.Server) -> None:
         v1.add_TraceStoreServicer_to_server(servicer, server)

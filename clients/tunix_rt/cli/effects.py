@@ -77,6 +77,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "traces list": _READS,
     "traces score": _WRITES,
     "traces show": _READS,
+    "traces spans": _READS,
     "train cancel": _WRITES,
     "train checkpoints": _READS,
     "train delete": _WRITES,

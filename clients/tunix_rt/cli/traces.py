@@ -445,3 +445,44 @@ def export(
     else:
         line = f"{text.counted(written, 'trace')} of snapshot {snapshot} written to {output}"
         session.out.print(line, markup=False, soft_wrap=True)
+
+
+@command(
+    app,
+    "spans",
+    example=("tunix-rt traces spans", "tunix-rt traces spans --server localhost:50050 --json"),
+    prints=list[v1.RefusedSpans],
+)
+def spans(session: Session, limit: LimitOption = 1000) -> None:
+    """List why spans of OpenTelemetry became no traces in the last seven days, and what to do about it."""
+    with session.connect() as client:
+        pages = client.trace_store.list_refused_spans(page_size=min(limit, _LARGEST_PAGE))
+        found = list(islice(pages, limit + 1))
+    more, found = len(found) > limit, found[:limit]
+    if session.as_json:
+        session.print_messages(found)
+    else:
+        tables.print_table(session.out, _reasons(found), "no spans were refused")
+    if more:
+        session.notify(f"these are of the newest {text.counted(limit, 'trace')}; there are more (--limit)")
+
+
+def _reasons(found: Sequence[v1.RefusedSpans]) -> tables.Listing:
+    """A row for each reason, the newest first: how many spans it is about, and the newest trace of them."""
+    reasons: dict[str, list[tuple[v1.RefusedSpans, int]]] = {}
+    for entry in found:
+        for given in entry.reasons:
+            reasons.setdefault(given.reason, []).append((entry, given.span_count))
+    rows = tables.table("~REASON", ">SPANS", ">TRACES", "NEWEST TRACE", ">AGE", important=("SPANS", "AGE"))
+    for reason, entries in reasons.items():
+        newest = entries[0][0]
+        spans = sum(count for _, count in entries)
+        tables.add_row(
+            rows,
+            reason,
+            text.count(spans) if spans else "all",
+            text.count(len(entries)),
+            newest.otel_trace_id,
+            tables.age(newest.refuse_time),
+        )
+    return rows

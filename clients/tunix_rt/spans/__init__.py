@@ -26,6 +26,7 @@ from tunix_rt.spans.messages import SpanError
 
 __all__ = [
     "CONTENT_IS_OFF",
+    "WITHOUT_CONTENT",
     "Conversations",
     "RefusedSpan",
     "Span",
@@ -45,6 +46,9 @@ CONTENT_IS_OFF: Final = (
     "OPENINFERENCE_HIDE_OUTPUTS for OpenInference"
 )
 """What to do where the calls of a model come without what was said."""
+
+WITHOUT_CONTENT: Final = "calls of a model without its messages or its answer"
+"""The kind under which those that are left out for that are counted."""
 
 _SOURCE_CHARACTERS: Final = 64
 _CONVERSATION_ID: Final = ("gen_ai.conversation.id", "session.id")
@@ -140,8 +144,7 @@ def _calls(spans: Sequence[Span], found: Conversations) -> list[ModelCall]:
             read[span.span_id] = call
             found.left_out.update(left_out)
         elif is_model_call(span.attributes):
-            kind = "that failed" if span.failed else "without its messages or its answer"
-            found.left_out[f"calls of a model {kind}"] += 1
+            found.left_out["calls of a model that failed" if span.failed else WITHOUT_CONTENT] += 1
     told = _told_by_others(read, {span.span_id: span.parent_id for span in spans})
     return [call for span_id, call in read.items() if span_id not in told]
 

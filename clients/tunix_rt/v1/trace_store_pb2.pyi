@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tunix_rt.v1 import trace_pb2 as _trace_pb2
@@ -706,6 +707,126 @@ class ListScoresResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListScoresResponse: _TypeAlias = ListScoresResponse  # noqa: Y015
+
+@_typing.final
+class ListRefusedSpansRequest(_message.Message):
+    """Request of ListRefusedSpans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most entries in the answer; 0 means 50, more than 1,000 means 1,000. The answer also stops short of 4 MiB."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefusedSpansRequest: _TypeAlias = ListRefusedSpansRequest  # noqa: Y015
+
+@_typing.final
+class ListRefusedSpansResponse(_message.Message):
+    """Response of ListRefusedSpans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSED_SPANS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one."""
+    @_builtins.property
+    def refused_spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedSpans]:
+        """The entries of this page, one for each trace of OpenTelemetry."""
+
+    def __init__(
+        self,
+        *,
+        refused_spans: _abc.Iterable[Global___RefusedSpans] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "refused_spans", b"refused_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefusedSpansResponse: _TypeAlias = ListRefusedSpansResponse  # noqa: Y015
+
+@_typing.final
+class RefusedSpans(_message.Message):
+    """Spans of one trace of OpenTelemetry that should have become a trace and did not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OTEL_TRACE_ID_FIELD_NUMBER: _builtins.int
+    REFUSE_TIME_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    otel_trace_id: _builtins.str
+    """Id of the trace of OpenTelemetry, 32 hex digits."""
+    @_builtins.property
+    def refuse_time(self) -> _timestamp_pb2.Timestamp:
+        """When its spans were looked at."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalReason]:
+        """Why, the first 20 reasons."""
+
+    def __init__(
+        self,
+        *,
+        otel_trace_id: _builtins.str = ...,
+        refuse_time: _timestamp_pb2.Timestamp | None = ...,
+        reasons: _abc.Iterable[Global___RefusalReason] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refuse_time", b"refuse_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["otel_trace_id", b"otel_trace_id", "reasons", b"reasons", "refuse_time", b"refuse_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedSpans: _TypeAlias = RefusedSpans  # noqa: Y015
+
+@_typing.final
+class RefusalReason(_message.Message):
+    """Why spans became no trace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    SPAN_COUNT_FIELD_NUMBER: _builtins.int
+    SPAN_IDS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """One line: what is wrong, and what to do about it where that is known."""
+    span_count: _builtins.int
+    """How many spans it is about; 0 means all of their trace."""
+    @_builtins.property
+    def span_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of those spans, 16 hex digits each, the first 20; none of spans without messages, which are counted alone."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        span_count: _builtins.int = ...,
+        span_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "span_count", b"span_count", "span_ids", b"span_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 @_typing.final
 class CompareTracesRequest(_message.Message):

@@ -92,6 +92,11 @@ class TraceStoreStub:
                 request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresRequest.SerializeToString,
                 response_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresResponse.FromString,
                 _registered_method=True)
+        self.ListRefusedSpans = channel.unary_unary(
+                '/tunix_rt.v1.TraceStore/ListRefusedSpans',
+                request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListRefusedSpansRequest.SerializeToString,
+                response_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListRefusedSpansResponse.FromString,
+                _registered_method=True)
         self.CompareTraces = channel.unary_unary(
                 '/tunix_rt.v1.TraceStore/CompareTraces',
                 request_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.CompareTracesRequest.SerializeToString,
@@ -182,6 +187,13 @@ class TraceStoreServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRefusedSpans(self, request, context):
+        """Lists the spans of OpenTelemetry that became no traces in the last seven days, and why, a page at a time: the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompareTraces(self, request, context):
         """Sets two traces side by side: their scores, and their steps aligned.
         """
@@ -246,6 +258,11 @@ def add_TraceStoreServicer_to_server(servicer, server):
                     servicer.ListScores,
                     request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresRequest.FromString,
                     response_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresResponse.SerializeToString,
+            ),
+            'ListRefusedSpans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefusedSpans,
+                    request_deserializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListRefusedSpansRequest.FromString,
+                    response_serializer=tunix__rt_dot_v1_dot_trace__store__pb2.ListRefusedSpansResponse.SerializeToString,
             ),
             'CompareTraces': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareTraces,
@@ -551,6 +568,33 @@ class TraceStore:
             '/tunix_rt.v1.TraceStore/ListScores',
             tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresRequest.SerializeToString,
             tunix__rt_dot_v1_dot_trace__store__pb2.ListScoresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefusedSpans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunix_rt.v1.TraceStore/ListRefusedSpans',
+            tunix__rt_dot_v1_dot_trace__store__pb2.ListRefusedSpansRequest.SerializeToString,
+            tunix__rt_dot_v1_dot_trace__store__pb2.ListRefusedSpansResponse.FromString,
             options,
             channel_credentials,
             insecure,

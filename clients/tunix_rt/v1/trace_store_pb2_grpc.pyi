@@ -61,6 +61,8 @@ class TraceStoreStub:
     """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
     ListScores: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ListScoresRequest, _trace_store_pb2.ListScoresResponse]
     """Lists the scores of one trace a page at a time, the newest first unless another order is asked for."""
+    ListRefusedSpans: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.ListRefusedSpansRequest, _trace_store_pb2.ListRefusedSpansResponse]
+    """Lists the spans of OpenTelemetry that became no traces in the last seven days, and why, a page at a time: the newest first."""
     CompareTraces: _grpc.UnaryUnaryMultiCallable[_trace_store_pb2.CompareTracesRequest, _trace_store_pb2.CompareTracesResponse]
     """Sets two traces side by side: their scores, and their steps aligned."""
 
@@ -95,6 +97,8 @@ class TraceStoreAsyncStub(TraceStoreStub):
     """Stores scores that the caller worked out, all of them or none. Earlier scores of the same trace and criterion stay on record."""
     ListScores: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ListScoresRequest, _trace_store_pb2.ListScoresResponse]  # type: ignore[assignment]
     """Lists the scores of one trace a page at a time, the newest first unless another order is asked for."""
+    ListRefusedSpans: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.ListRefusedSpansRequest, _trace_store_pb2.ListRefusedSpansResponse]  # type: ignore[assignment]
+    """Lists the spans of OpenTelemetry that became no traces in the last seven days, and why, a page at a time: the newest first."""
     CompareTraces: _aio.UnaryUnaryMultiCallable[_trace_store_pb2.CompareTracesRequest, _trace_store_pb2.CompareTracesResponse]  # type: ignore[assignment]
     """Sets two traces side by side: their scores, and their steps aligned."""
 
@@ -192,6 +196,14 @@ class TraceStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trace_store_pb2.ListScoresResponse, _abc.Awaitable[_trace_store_pb2.ListScoresResponse]]:
         """Lists the scores of one trace a page at a time, the newest first unless another order is asked for."""
+
+    @_abc_1.abstractmethod
+    def ListRefusedSpans(
+        self,
+        request: _trace_store_pb2.ListRefusedSpansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trace_store_pb2.ListRefusedSpansResponse, _abc.Awaitable[_trace_store_pb2.ListRefusedSpansResponse]]:
+        """Lists the spans of OpenTelemetry that became no traces in the last seven days, and why, a page at a time: the newest first."""
 
     @_abc_1.abstractmethod
     def CompareTraces(

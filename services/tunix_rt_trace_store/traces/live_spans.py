@@ -11,6 +11,8 @@ from typing import Final, Protocol
 
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving.logging import get_logger
+from tunix_rt_kit.serving.requests import Paging
+from tunix_rt_kit.values import Page, Position
 from tunix_rt_trace_store.traces.model import NewTrace, TraceDraft
 from tunix_rt_trace_store.traces.validation import checked_traces
 
@@ -62,16 +64,29 @@ class SettledTrace:
     made: Sequence[NewTrace]
     refused: Mapping[str, str]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    silent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """What spans give: conversations with the ids of their spans; the spans that are refused, and why; and by
-    kind how much is left out."""
+    """What spans give: conversations with the ids of their spans; spans that are refused, and why; by kind
+    how much is left out; and where there is no conversation, how many calls are without messages."""
 
     conversations: Sequence[tuple[TraceDraft, Sequence[str]]] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    silent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedTrace:
+    """Spans of a trace that became no conversation: why, by id, of which an empty one means all of them; and
+    how many calls were ``silent``, without messages."""
+
+    trace_id: bytes
+    refuse_time: datetime
+    refused: Mapping[str, str]
+    silent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,7 @@ class SpanRepository(Protocol):
     def waiting(self, trace_ids: Sequence[bytes]) -> Mapping[bytes, Sequence[bytes]]: ...
     def settle(self, traces: Sequence[SettledTrace], now: datetime) -> Sequence[SettledTrace]: ...
     def forget(self, before: datetime) -> None: ...
+    def refused(self, after: Position | None, limit: int) -> Sequence[tuple[RefusedTrace, Position]]: ...
 
 
 class LiveSpans:
@@ -126,6 +142,11 @@ class LiveSpans:
     def take(self, batch: Sequence[NewSpan]) -> Sequence[NewSpan]:
         """Store spans, each once however often it is sent; returns those that there was no room for."""
         return self._repository.add(batch, self._windows, datetime.now(UTC)) if batch else ()
+
+    def list_refused(self, page_size: int, page_token: str) -> Page[RefusedTrace]:
+        """One page of the traces of which spans were refused, the newest first."""
+        paging = Paging(page_size, page_token, method="ListRefusedSpans")
+        return paging.placed(self._repository.refused(paging.after("at"), paging.limit + 1))
 
     def assemble_due(self, now: datetime) -> int:
         """Make conversations of the traces whose time has come; returns of how many."""
@@ -167,7 +188,7 @@ class LiveSpans:
                 made += checked_traces([draft], 1, "conversation")
             except InvalidArgument as error:
                 refused.update(dict.fromkeys(span_ids, error.message))
-        return SettledTrace(trace, made, refused, found.left_out)
+        return SettledTrace(trace, made, refused, found.left_out, found.silent)
 
     def start(self) -> None:
         """Look for due traces from now on, in a thread."""

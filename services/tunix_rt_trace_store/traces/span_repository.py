@@ -8,15 +8,17 @@ from importlib import import_module
 from secrets import token_bytes
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunix_rt_kit.database import Database, bulk_insert
+from tunix_rt_kit.values import Position
 from tunix_rt_trace_store.tables import span_secret, span_traces, spans
 from tunix_rt_trace_store.traces.live_spans import (
     MAX_WAITING_BYTES,
     DueTrace,
     NewSpan,
+    RefusedTrace,
     SettledTrace,
     Windows,
 )
@@ -102,13 +104,17 @@ class SqlSpanRepository:
         Returns the traces for which it did; of the others, spans came meanwhile, or somebody else did it.
         """
         with self._database.write() as session:
-            due = select(span_traces.c.trace_id, span_traces.c.arrivals).where(
+            due = select(span_traces.c.trace_id, span_traces.c.arrivals, span_traces.c.problems).where(
                 span_traces.c.trace_id.in_([trace.due.trace_id for trace in traces]),
                 span_traces.c.due_time.is_not(None),
             )
             locked = session.execute(due.order_by(span_traces.c.trace_id).with_for_update())
-            arrivals = {bytes(trace_id): count for trace_id, count in locked}
-            settled = [trace for trace in traces if arrivals.get(trace.due.trace_id) == trace.due.arrivals]
+            known = {bytes(row.trace_id): row for row in locked}
+            settled = [
+                trace
+                for trace in traces
+                if trace.due.trace_id in known and known[trace.due.trace_id].arrivals == trace.due.arrivals
+            ]
             if not settled:
                 return []
             insert_traces(session, [made for trace in settled for made in trace.made], "keep")
@@ -121,8 +127,10 @@ class SqlSpanRepository:
             clean = [trace.due.trace_id for trace in settled if not trace.refused]
             session.execute(update(spans).where(spans.c.trace_id.in_(clean)).values(encoded=None))
             for trace in settled:
-                if trace.refused:
-                    _keep_refused(session, trace)
+                # What was counted alone is not looked at again with the spans that come late.
+                silent = trace.silent + _silent(known[trace.due.trace_id].problems)
+                if trace.refused or silent:
+                    _keep_refused(session, trace, silent)
         return settled
 
     def secret(self) -> bytes:
@@ -135,6 +143,25 @@ class SqlSpanRepository:
                 self._secret = bytes(session.execute(select(span_secret.c.secret)).scalar_one())
         return self._secret
 
+    def refused(self, after: Position | None, limit: int) -> list[tuple[RefusedTrace, Position]]:
+        """Up to ``limit`` traces of which spans were refused, the newest first, from behind a place on."""
+        time, trace_id = span_traces.c.update_time, span_traces.c.trace_id
+        wanted = select(trace_id, time, span_traces.c.problems).where(span_traces.c.problems.is_not(None))
+        if after is not None:
+            at, behind = datetime.fromisoformat(after[0]), bytes.fromhex(after[1])
+            wanted = wanted.where(time <= at, or_(time < at, trace_id < behind))
+        with self._database.read() as session:
+            rows = session.execute(wanted.order_by(time.desc(), trace_id.desc()).limit(limit)).all()
+        return [
+            (
+                RefusedTrace(
+                    bytes(row.trace_id), row.update_time, _refused(row.problems), _silent(row.problems)
+                ),
+                [row.update_time.isoformat(), bytes(row.trace_id).hex()],
+            )
+            for row in rows
+        ]
+
     def forget(self, before: datetime) -> None:
         """Delete what is left of traces for which nothing came or happened since."""
         with self._database.write() as session:
@@ -142,10 +169,21 @@ class SqlSpanRepository:
             session.execute(settled.where(span_traces.c.update_time < before))
 
 
-def _keep_refused(session: Session, trace: SettledTrace) -> None:
+def _refused(problems: Mapping[str, Any] | None) -> Mapping[str, str]:
+    """The reasons by id; rows of before have them alone."""
+    found: Mapping[str, str] = (problems or {}).get("spans", problems or {})
+    return found
+
+
+def _silent(problems: Mapping[str, Any] | None) -> int:
+    return int((problems or {}).get("silent", 0))
+
+
+def _keep_refused(session: Session, trace: SettledTrace, silent: int) -> None:
     where = span_traces.c.trace_id == trace.due.trace_id
-    session.execute(update(span_traces).where(where).values(problems=dict(trace.refused)))
-    if "" not in trace.refused and len(trace.refused) <= _CHUNK:
+    problems = {"spans": dict(trace.refused), "silent": silent}
+    session.execute(update(span_traces).where(where).values(problems=problems))
+    if trace.refused and "" not in trace.refused and len(trace.refused) <= _CHUNK:
         kept = [bytes.fromhex(span_id) for span_id in trace.refused]
         others = update(spans).where(spans.c.trace_id == trace.due.trace_id, spans.c.span_id.not_in(kept))
         session.execute(others.values(encoded=None))

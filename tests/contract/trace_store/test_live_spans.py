@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Tracer
+from sqlalchemy import insert
 
 from support.migrated import migrated
 from support.serving import refused, served_at
@@ -28,6 +30,8 @@ from support.spans import agent_run, gen_ai, text
 from support.storing import settings_for, stream
 from tunix_rt import v1
 from tunix_rt.spans import Span
+from tunix_rt_kit.database import Database
+from tunix_rt_trace_store.tables import span_traces
 from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 one_database = pytest.mark.one_database
@@ -207,6 +211,61 @@ async def test_what_is_too_large_is_refused_whole(export: Any) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await export(large, compression=compression)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def refused_spans(store: Any, count: int, **asked: Any) -> v1.ListRefusedSpansResponse:
+    """The refused spans, when they are of so many traces."""
+    for _ in range(100):
+        page = await store.ListRefusedSpans(v1.ListRefusedSpansRequest(**asked))
+        if len(page.refused_spans) >= count:
+            break
+        await asyncio.sleep(0.05)
+    assert len(page.refused_spans) == count
+    return page
+
+
+async def test_refused_spans_are_listed_with_what_is_wrong_and_what_to_do(store: Any, export: Any) -> None:
+    off = {name: value for name, value in HELLO.items() if not name.endswith(".messages")}
+    image = gen_ai([{"role": "user", "parts": [{"type": "blob"}]}], text("assistant", "Nice"))
+    good = bare(9, HELLO, trace=9)
+    await export(request(bare(1, off, trace=1), bare(2, off, 1, trace=1), good))
+    await refused_spans(store, 1)
+    await export(request(bare(1, image, trace=2), bare(2, image, 1, trace=2), bare(3, HELLO, 1, trace=2)))
+    image_entry, off_entry = (await refused_spans(store, 2)).refused_spans
+    assert [entry.otel_trace_id for entry in (image_entry, off_entry)] == [f"{2:032x}", f"{1:032x}"]
+    (about_images,) = image_entry.reasons
+    assert "a trace holds text alone" in about_images.reason
+    assert about_images.span_count == 2
+    assert sorted(about_images.span_ids) == [f"{1:016x}", f"{2:016x}"]
+    (about_content,) = off_entry.reasons
+    assert (about_content.span_count, list(about_content.span_ids)) == (2, [])
+    assert "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=span_only" in about_content.reason
+    assert off_entry.refuse_time.ToDatetime() < image_entry.refuse_time.ToDatetime()
+    # A page at a time.
+    first = await refused_spans(store, 1, page_size=1)
+    assert list(first.refused_spans) == [image_entry]
+    second = await refused_spans(store, 1, page_size=1, page_token=first.next_page_token)
+    assert list(second.refused_spans) == [off_entry]
+    assert not second.next_page_token
+    # What comes late does not make it forgotten.
+    await export(request(bare(3, {}, 1, trace=1)))
+    await asyncio.sleep(5 * WAIT_S)
+    (late, _) = (await refused_spans(store, 2)).refused_spans
+    assert (late.otel_trace_id, late.reasons) == (off_entry.otel_trace_id, off_entry.reasons)
+
+
+@one_database
+async def test_spans_that_were_refused_before_there_was_a_list_are_in_it(
+    database_url: str, store: Any
+) -> None:
+    database = Database(database_url)
+    with database.write() as session:
+        row = {"trace_id": bytes(16), "arrivals": 1, "size_bytes": 0, "root_ended": True}
+        problems = {"": "internal error: KeyError"}
+        session.execute(insert(span_traces).values(**row, update_time=datetime.now(UTC), problems=problems))
+    database.close()
+    ((entry,),) = [page.refused_spans for page in [await refused_spans(store, 1)]]
+    assert entry.reasons == [v1.RefusalReason(reason="internal error: KeyError")]
 
 
 @one_database

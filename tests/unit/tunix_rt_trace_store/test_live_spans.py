@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tunix_rt_kit.values import Position
 from tunix_rt_trace_store.traces.live_spans import (
     Assembled,
     DueTrace,
     LiveSpans,
     NewSpan,
+    RefusedTrace,
     SettledTrace,
     Windows,
 )
@@ -42,6 +44,9 @@ class OneTrace:
         return traces
 
     def forget(self, before: datetime) -> None:
+        raise NotImplementedError
+
+    def refused(self, after: Position | None, limit: int) -> Sequence[tuple[RefusedTrace, Position]]:
         raise NotImplementedError
 
 
