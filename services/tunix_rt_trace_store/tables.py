@@ -100,13 +100,9 @@ span_traces: Final = Table(
     # them, and "silent" how many calls there were without messages. Older rows are reasons by id alone.
     Column("problems", CanonicalJson),
 )
-Index(
-    "ix_trace_store_span_traces_problems",
-    span_traces.c.update_time,
-    span_traces.c.trace_id,
-    sqlite_where=span_traces.c.problems.is_not(None),
-    postgresql_where=span_traces.c.problems.is_not(None),
-)
+# Migration 0007 makes it of the rows with problems alone. To say so here, SQLAlchemy would load all of
+# PostgreSQL's dialect, also where the database is SQLite.
+Index("ix_trace_store_span_traces_problems", span_traces.c.update_time, span_traces.c.trace_id)
 
 spans: Final = Table(
     "trace_store_spans",
