@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunix_rt import v1
 
 
@@ -44,3 +46,36 @@ def assistant_turns(trace: v1.Trace) -> int:
 def turn_role(trace: v1.Trace, index: int) -> str:
     """Who speaks in a turn, such as "user"."""
     return role_of(trace.messages[index]) if trace.messages else ("user", "assistant")[index]
+
+
+def in_call_order(messages: Sequence[v1.Message]) -> list[int]:
+    """The places of messages such that the results behind calls stand in the order of these calls.
+
+    Most chat templates write no ids, so that the order alone says which call a result is of. Results of which
+    the call is not known stay where they are.
+    """
+    order: list[int] = []
+    at = 0
+    while at < len(messages):
+        end = at + 1
+        while end < len(messages) and messages[end].role == v1.Message.ROLE_TOOL:
+            end += 1
+        order += [at, *_sorted_results(messages, at, end)]
+        at = end
+    return order
+
+
+def _sorted_results(messages: Sequence[v1.Message], at: int, end: int) -> list[int]:
+    """The places of the results between ``at``, the message with their calls, and ``end``."""
+    calls = messages[at].tool_calls
+    answered: dict[int, int] = {}
+    for place in range(at + 1, end):
+        wanted = messages[place].tool_call_id
+        open_calls = (
+            number for number, call in enumerate(calls) if call.id == wanted and number not in answered
+        )
+        number = next(open_calls, None)
+        if number is None:
+            return list(range(at + 1, end))
+        answered[number] = place
+    return [answered[number] for number in sorted(answered)]

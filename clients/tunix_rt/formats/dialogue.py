@@ -235,26 +235,22 @@ class Dialogue:
                     ],
                 )
             )
-            messages += turn.results.values()
-            if index + 1 < len(self._turns):
-                messages += self._unanswered(turn)
+            # In the order of the calls, which is all that a template without ids shows.
+            for number, call in enumerate(turn.calls):
+                if number in turn.results:
+                    messages.append(turn.results[number])
+                elif index + 1 < len(self._turns):
+                    messages.append(self._unanswered(call))
         return messages
 
-    def _unanswered(self, turn: _Turn) -> list[v1.Message]:
-        missing = [call for number, call in enumerate(turn.calls) if number not in turn.results]
-        for _ in missing:
-            self._lossy.add(
-                "call without a result", f"answered {UNANSWERED!r}", many="calls without a result"
-            )
-        return [
-            v1.Message(
-                role=v1.Message.ROLE_TOOL,
-                content=[v1.ContentPart(text=UNANSWERED)],
-                tool_call_id=self._clean(call.id),
-                name=self._clean(call.name),
-            )
-            for call in missing
-        ]
+    def _unanswered(self, call: Call) -> v1.Message:
+        self._lossy.add("call without a result", f"answered {UNANSWERED!r}", many="calls without a result")
+        return v1.Message(
+            role=v1.Message.ROLE_TOOL,
+            content=[v1.ContentPart(text=UNANSWERED)],
+            tool_call_id=self._clean(call.id),
+            name=self._clean(call.name),
+        )
 
     def _clean(self, text: str) -> str:
         return mended(text, self._lossy)

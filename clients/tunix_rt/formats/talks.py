@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tunix_rt import v1
@@ -15,7 +15,7 @@ from tunix_rt.formats.learned import says_no
 from tunix_rt.formats.reading import Reading
 from tunix_rt.formats.turn_order import first_fault
 from tunix_rt.formats.turns import Turns
-from tunix_rt.turns import text_of
+from tunix_rt.turns import in_call_order, text_of
 
 CHATS: Final = ("messages", "conversations")
 _TOOLS: Final = ("tools", "functions")
@@ -78,10 +78,11 @@ class _Talk:
         self._turns.end()
         tools = self._tools()
         self._check()
-        source, metadata = self._facts()
+        order = in_call_order(self._turns.messages)
+        source, metadata = self._facts(order)
         trace = v1.Trace(
             trace_version=rows.TRACE_VERSION,
-            messages=self._turns.messages,
+            messages=[self._turns.messages[place] for place in order],
             tools=tools,
             source=source,
             metadata=rows.metadata_of(metadata, self._number, self._file),
@@ -194,8 +195,9 @@ class _Talk:
         field = names.get(fault.field, fault.field)
         raise self._wrong(f"{self._turns.paths[fault.index]}.{field}", fault.problem)
 
-    def _facts(self) -> tuple[str, dict[str, Any]]:
-        """The source, and the metadata: the line's own, and all else on the line."""
+    def _facts(self, order: Sequence[int]) -> tuple[str, dict[str, Any]]:
+        """The source, and the metadata: the line's own, and all else on the line; ``order`` is that in which
+        the messages are kept."""
         known = {self._key, _SYSTEM, *_TOOLS, "metadata", "source"}
         given = self._document.get("metadata")
         if given is not None and not isinstance(given, dict):
@@ -207,8 +209,9 @@ class _Talk:
         }
         if not isinstance(source, str) or len(source) > rows.MAX_LABEL:
             facts["source"], source = source, ""
-        if self._turns.beside:
-            facts["message_fields"] = self._turns.beside
+        if beside := self._turns.beside:
+            kept = {str(new): beside.get(str(old)) for new, old in enumerate(order)}
+            facts["message_fields"] = {place: fields for place, fields in kept.items() if fields}
         for key, value in facts.items():
             if key in metadata and metadata[key] != value:
                 raise self._wrong(

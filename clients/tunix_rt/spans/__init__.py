@@ -23,6 +23,7 @@ from tunix_rt.spans.calls import (
     read_call,
 )
 from tunix_rt.spans.messages import SpanError
+from tunix_rt.turns import in_call_order
 
 __all__ = [
     "CONTENT_IS_OFF",
@@ -199,7 +200,7 @@ class _Thread:
         source = next((call.span.service for call in self.calls if call.span.service), "")
         made = v1.Trace(
             trace_version="1.0",
-            messages=self.messages,
+            messages=[self.messages[place] for place in in_call_order(self.messages)],
             tools=self.tools.values(),
             source=source if 0 < len(source) <= _SOURCE_CHARACTERS else "otlp",
         )

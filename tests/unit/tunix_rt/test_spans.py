@@ -58,6 +58,23 @@ def test_an_agents_calls_become_one_conversation_with_what_it_thought() -> None:
     assert list(second.messages) == WHOLE
 
 
+def test_results_stand_in_the_order_of_their_calls() -> None:
+    def given(kind: str, **fields: Any) -> dict[str, Any]:
+        return {"type": kind, **fields}
+
+    calls = [given("tool_call", id=one, name="f", arguments={}) for one in ("c1", "c2")]
+    results = [
+        {"role": "tool", "parts": [given("tool_call_response", id=one, response=f"of {one}")]}
+        for one in ("c2", "c1")
+    ]
+    asked = [text("user", "Hi"), {"role": "assistant", "parts": calls}, *results]
+    found = messages(span(1, gen_ai(asked, text("assistant", "Both."))))
+    assert [(one.tool_call_id, one.content[0].text) for one in found[2:4]] == [
+        ("c1", "of c1"),
+        ("c2", "of c2"),
+    ]
+
+
 def test_calls_of_tools_that_nobody_recorded_are_counted() -> None:
     kind = "conversations that call tools whose definitions were not recorded"
     assert conversations([agent_run()[3]]).left_out == {kind: 1}

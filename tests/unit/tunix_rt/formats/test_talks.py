@@ -135,6 +135,16 @@ def test_bad_input_is_named_with_line_and_field(row: Any, problem: str) -> None:
     assert f"line 1: {problem}" in refusal(row) or problem in refusal(row)
 
 
+def test_results_stand_in_the_order_of_their_calls() -> None:
+    """Most templates write no ids: there the order alone says which call a result is of."""
+    both = called() | {"tool_calls": [*called()["tool_calls"], *called(call_id="c2")["tool_calls"]]}
+    late = result("c1", "first") | {"took": 9}
+    trace = read(chat(USER, both, result("c2", "second"), late, DONE))
+    assert said(trace)[2:] == [("tool", "first"), ("tool", "second"), ("assistant", "5")]
+    assert [message.tool_call_id for message in trace.messages[2:4]] == ["c1", "c2"]
+    assert dict(trace.metadata["message_fields"]) == {"2": {"took": 9}}
+
+
 def test_calls_at_the_end_may_have_no_result() -> None:
     trace = read(chat(USER, called()))
     assert trace.messages[-1].tool_calls[0].name == "add"
