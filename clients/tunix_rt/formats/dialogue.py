@@ -6,7 +6,6 @@ was cut in the middle of a character. What is changed or left out for that is co
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,15 @@ from typing import Any, Final, NamedTuple
 
 from tunix_rt import v1
 from tunix_rt.errors import FormatError
+from tunix_rt.formats.content import is_object
 from tunix_rt.formats.conversations import MAX_MESSAGE_TEXT, MAX_MESSAGES, json_text
 from tunix_rt.formats.lines import check_values
 from tunix_rt.formats.reading import Lossy, Reading
 from tunix_rt.formats.rows import MAX_LABEL, MAX_TRACE_BYTES, TRACE_VERSION, metadata_of
 
+BAD_CALL: Final = "call whose arguments are no JSON object"
+BAD_CALLS: Final = "calls whose arguments are no JSON object"
+"""What is counted of calls, and several of them."""
 UNANSWERED: Final = "[no result: the call was interrupted]"
 _NAME: Final = 256
 _FIRST: Final = ("system", "developer")
@@ -150,18 +153,11 @@ class Dialogue:
     def _checked(self, call: Call) -> Call:
         if not call.name:
             raise self.wrong("has a call without a name")
-        try:
-            fits = isinstance(json.loads(call.arguments), dict)
-        except (ValueError, RecursionError):
-            fits = False
+        fits = is_object(call.arguments)
         if not fits and self._reading.bad_arguments == "refuse":
             raise self.wrong(f"has a call of {call.name[:60]} whose arguments are no JSON object")
         if not fits:
-            self._lossy.add(
-                "call whose arguments are no JSON object",
-                "kept as text",
-                many="calls whose arguments are no JSON object",
-            )
+            self._lossy.add(BAD_CALL, "kept as text", many=BAD_CALLS)
         return call
 
     def _waiting(self, call_id: str) -> tuple[_Turn, int] | None:

@@ -11,7 +11,15 @@ from typing import IO, Any, Final
 
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.compression import Source, name_of, opened
-from tunix_rt.formats.lines import MAX_LINE_BYTES, check_encoding, key_twice, lines_of, without_marks
+from tunix_rt.formats.lines import (
+    MAX_LINE_BYTES,
+    LostValueError,
+    check_encoding,
+    finite,
+    key_twice,
+    lines_of,
+    without_marks,
+)
 from tunix_rt.formats.reading import OpenFile
 
 _HEAD: Final = 64 * 1024
@@ -101,8 +109,12 @@ class _Encoded(io.RawIOBase):
         return taken
 
 
-def documents_of(file: OpenFile) -> Iterator[tuple[int, bytes]]:
-    """Yield the number, from 1, and the bytes of each document of a file, in bounded memory.
+Document = tuple[int, bytes, FormatError | None]
+
+
+def documents_of(file: OpenFile) -> Iterator[Document]:
+    """Yield the number, from 1, and the bytes of each document of a file, in bounded memory; of one that is
+    wrong for itself why, and no bytes.
 
     The number is that of its line; of an array, or of documents that are broken over lines, its place.
     """
@@ -111,7 +123,7 @@ def documents_of(file: OpenFile) -> Iterator[tuple[int, bytes]]:
         return _streamed(file, "item")
     if beginning.startswith(b"{") and _is_broken(beginning):
         return _streamed(file, "")
-    return lines_of(file.stream, file.name)
+    return ((number, line, None) for number, line in lines_of(file.stream, file.name))
 
 
 def _is_broken(beginning: bytes) -> bool:
@@ -128,7 +140,7 @@ def _is_broken(beginning: bytes) -> bool:
     return not _is_whole(rest.partition(b"\n")[0])
 
 
-def _streamed(file: OpenFile, prefix: str) -> Iterator[tuple[int, bytes]]:
+def _streamed(file: OpenFile, prefix: str) -> Iterator[Document]:
     # Most files are lines, which do not need it.
     import ijson
 
@@ -141,18 +153,25 @@ def _streamed(file: OpenFile, prefix: str) -> Iterator[tuple[int, bytes]]:
             measured.begin()
             try:
                 if (key := _twice_in(document)) is not None:
-                    raise key_twice(key, number, file.name)
+                    raise key_twice(key)
                 # Numbers with a fraction are kept as Python's own parser reads them from a line.
-                text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=float)
+                text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=_number)
+            except LostValueError as error:
+                yield number, b"", error.of_line(number, file.name)
             except RecursionError:
-                raise FormatError(number, "is nested too deep", file=file.name) from None
-            yield number, text.encode("utf-8", "surrogatepass")
+                yield number, b"", FormatError(number, "is nested too deep", file=file.name)
+            else:
+                yield number, text.encode("utf-8", "surrogatepass"), None
     except ijson.IncompleteJSONError as error:
         raise _cut_off(number, error, file.name) from None
     except ijson.JSONError as error:
         raise FormatError(number + 1, f"not JSON: {_told(error)}", file=file.name) from None
     except UnicodeDecodeError:
         raise FormatError(number + 1, "not UTF-8", file=file.name) from None
+
+
+def _number(value: Any) -> float:
+    return finite(str(value))
 
 
 class _Once(dict[str, Any]):

@@ -39,27 +39,49 @@ _AS_LINES: Final = (
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _KeyTwiceError(Exception):
-    """An object has this key twice."""
+class LostValueError(ValueError):
+    """JSON says what no parser keeps: a key twice in one object, or a number beyond all floats."""
+
+    def __init__(self, what: str, problem: str) -> None:
+        self.what = what[:200]
+        self.problem = problem
+        super().__init__(f"{self.what}: {problem}")
+
+    def of_line(self, number: int, file: str) -> FormatError:
+        """The error of the line, or the document, that says it."""
+        violations = [FieldViolation(self.what, self.problem)]
+        return FormatError(number, str(self), file=file, field_violations=violations)
+
+
+def key_twice(key: str) -> LostValueError:
+    """What is wrong with a key that stands twice."""
+    problem = "stands twice in one object; once would be right, as one of the values would be lost"
+    return LostValueError(key, problem)
+
+
+def finite(digits: str) -> float:
+    """A number that has a fraction or an exponent; raises LostValueError if it is too large."""
+    value = float(digits)
+    if math.isinf(value):
+        problem = "is a number beyond 1.8e308, which would be lost; a text would be right"
+        raise LostValueError(digits, problem)
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _KeyTwiceError(next(key for index, key in enumerate(keys) if key in keys[:index]))
+        raise key_twice(next(key for index, key in enumerate(keys) if key in keys[:index]))
     return found
 
 
-_ONCE: Final = json.JSONDecoder(object_pairs_hook=_once)
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_once, parse_float=finite)
 
 
-def key_twice(key: str, number: int, file: str) -> FormatError:
-    """What is wrong with a line, or a document, with a key twice in one object."""
-    shown = key[:200]
-    problem = "stands twice in one object; once would be right, as one of the values would be lost"
-    violations = [FieldViolation(shown, problem)]
-    return FormatError(number, f"{shown}: {problem}", file=file, field_violations=violations)
+def strict_json(line: bytes) -> Any:
+    """The value on a line; raises LostValueError, and what Python's own parser raises."""
+    return _STRICT.decode(line.decode("utf-8", "surrogatepass"))
 
 
 def read_lines(source: Source) -> Iterator[tuple[int, bytes]]:
@@ -130,11 +152,12 @@ def parse_line(model: type[Model], line: bytes, number: int, file: str) -> Model
 
 
 def check_keys(line: bytes, number: int, file: str) -> None:
-    """Refuse a line of JSON with a key twice in one object, of which parsers keep one value."""
+    """Refuse a line of JSON with a key twice in one object, of which parsers keep one value, and one with a
+    number of which they keep none."""
     try:
-        _ONCE.decode(line.decode())
-    except _KeyTwiceError as error:
-        raise key_twice(error.args[0], number, file) from None
+        _STRICT.decode(line.decode())
+    except LostValueError as error:
+        raise error.of_line(number, file) from None
     except (ValueError, RecursionError):
         # Numbers that are too long for Python: whoever reads the line says what is wrong with it.
         return

@@ -16,7 +16,7 @@ from tunix_rt.formats import inspect_logs
 from tunix_rt.formats.atif import atif, is_atif
 from tunix_rt.formats.claude_code import claude_code, is_claude_code
 from tunix_rt.formats.codex import codex, is_codex
-from tunix_rt.formats.lines import check_encoding, lines_of, without_marks
+from tunix_rt.formats.lines import LostValueError, check_encoding, lines_of, strict_json, without_marks
 from tunix_rt.formats.reading import FileFormat, OpenFile, Reading, Record
 from tunix_rt.formats.span_files import is_langfuse, is_otlp, is_phoenix, span_records
 
@@ -65,31 +65,42 @@ def _keys(head: bytes) -> dict[str, Any]:
     return found
 
 
-def _lines(file: OpenFile, reading: Reading) -> tuple[list[tuple[int, dict[str, Any]]], list[Record]]:
-    """The objects on the lines of a file, and the lines that hold none; a cut off last line is counted."""
-    rows: list[tuple[int, dict[str, Any]]] = []
-    bad: list[Record] = []
+def _lines(file: OpenFile, reading: Reading) -> Iterator[tuple[int, dict[str, Any] | Record]]:
+    """The objects on the lines of a file, and what is wrong with lines that hold none; a last line that was
+    cut off is counted."""
+    cut_off: Record | None = None
     for number, line in lines_of(file.stream, file.name):
+        if cut_off is not None:
+            yield cut_off.number, cut_off
+            cut_off = None
         try:
-            found = json.loads(line)
-            problem = "" if isinstance(found, dict) else "expected a JSON object, {...}"
+            found = strict_json(line)
+        except LostValueError as error:
+            yield number, Record(number, line, None, error.of_line(number, file.name))
+            continue
         except (ValueError, RecursionError) as error:
             found, problem = None, f"not JSON: {error}"
-        if problem:
-            bad.append(Record(number, line, None, FormatError(number, problem, file=file.name)))
         else:
-            rows.append((number, found))
-    if bad and (not rows or bad[-1].number > rows[-1][0]):
-        # Programs write the line and its end at once: what is not whole is still being written.
-        bad.pop()
+            problem = "expected a JSON object, {...}"
+        if isinstance(found, dict):
+            yield number, found
+        else:
+            # Programs write a line and its end at once: what is not whole is still being written.
+            cut_off = Record(number, line, None, FormatError(number, problem, file=file.name))
+    if cut_off is not None:
         reading.lossy.add("last line", "cut off (is the file still being written?) and left out")
-    return rows, bad
+        # It belongs to none of the traces.
+        reading.lossy.keep()
 
 
 def _sessions(read: Sessions, file: OpenFile, reading: Reading) -> Iterator[Record]:
     """The sessions of a file of JSON lines. Wrong lines come first: a session may lack what they say."""
-    rows, bad = _lines(file, reading)
-    yield from bad
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for number, line in _lines(file, reading):
+        if isinstance(line, Record):
+            yield line
+        else:
+            rows.append((number, line))
     for number, found in read(rows, file.name, reading):
         if isinstance(found, FormatError):
             yield Record(number, b"", None, found)
@@ -97,10 +108,11 @@ def _sessions(read: Sessions, file: OpenFile, reading: Reading) -> Iterator[Reco
             yield Record(number, b"", found, None)
 
 
-def _documents(file: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file: one a line, an array, or one that is broken over lines.
+def _documents(file: OpenFile, reading: Reading) -> Iterator[tuple[int, dict[str, Any] | Record]]:
+    """The objects of a file: one a line, an array, or one that is broken over lines; and what is wrong with a
+    line, or an element, that holds none.
 
-    Raises FormatError for what is no JSON.
+    Raises FormatError for what is no JSON otherwise.
     """
     check_encoding(file.head, file.name)
     beginning = without_marks(file.head.lstrip()).lstrip()
@@ -108,27 +120,28 @@ def _documents(file: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         if beginning.startswith(b"["):
             for number, entry in enumerate(ijson.items(file.stream, "item", use_float=True), 1):
-                if isinstance(entry, dict):
-                    yield number, entry
+                error = FormatError(number, "expected a JSON object, {...}", file=file.name)
+                yield number, entry if isinstance(entry, dict) else Record(number, b"", None, error)
         elif _row(file.head):
-            for number, line in lines_of(file.stream, file.name):
-                yield number, _object(json.loads(line))
+            yield from _lines(file, reading)
         else:
             data = file.stream.read(_MOST_BYTES + 1)
             if len(data) > _MOST_BYTES:
                 raise FormatError(0, f"is longer than {_MOST_BYTES:,} bytes", file=file.name)
-            yield 1, _object(json.loads(without_marks(data.lstrip())))
+            found = strict_json(without_marks(data.lstrip()))
+            yield 1, found if isinstance(found, dict) else {}
+    except LostValueError as error:
+        raise error.of_line(number, file.name) from None
     except (ValueError, RecursionError, ijson.JSONError) as error:
         told = (str(error).strip().splitlines() or ["cannot be read"])[0]
         raise FormatError(number, f"not JSON: {told[:200]}", file=file.name) from None
 
 
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _trajectories(file: OpenFile, reading: Reading) -> Iterator[Record]:
-    for number, document in _documents(file):
+    for number, document in _documents(file, reading):
+        if isinstance(document, Record):
+            yield document
+            continue
         try:
             trace = atif(document, number, file.name, reading)
         except FormatError as error:
@@ -138,7 +151,7 @@ def _trajectories(file: OpenFile, reading: Reading) -> Iterator[Record]:
 
 
 def _spans(file: OpenFile, reading: Reading) -> Iterator[Record]:
-    return span_records(_documents(file), file.name, reading)
+    return span_records(_documents(file, reading), file.name, reading)
 
 
 def _fits(is_one: Callable[[Mapping[str, Any]], bool], look: Callable[[bytes], Mapping[str, Any]]) -> Any:

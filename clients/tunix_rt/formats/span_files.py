@@ -12,8 +12,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from tunix_rt import v1
 from tunix_rt.errors import FormatError
-from tunix_rt.formats.dialogue import mended
+from tunix_rt.formats.content import is_object
+from tunix_rt.formats.dialogue import BAD_CALL, BAD_CALLS, mended
 from tunix_rt.formats.reading import Lossy, Reading, Record
 from tunix_rt.spans import CONTENT_IS_OFF, Span, SpanEvent, conversations, is_about_models
 
@@ -78,7 +80,7 @@ def is_langfuse(keys: Iterable[str]) -> bool:
 
 
 def span_records(
-    documents: Iterable[tuple[int, Mapping[str, Any]]], file: str, reading: Reading
+    documents: Iterable[tuple[int, Mapping[str, Any] | Record]], file: str, reading: Reading
 ) -> Iterator[Record]:
     """Yield the conversations in the spans of a file, and what is wrong with others. All spans are read
     first, as those of a trace may stand anywhere.
@@ -88,6 +90,9 @@ def span_records(
     spans: dict[tuple[str, str], Span] = {}
     events: dict[tuple[str, str], list[SpanEvent]] = {}
     for number, document in documents:
+        if isinstance(document, Record):
+            yield document
+            continue
         try:
             for span in _spans(_mended(document, reading.lossy), events):
                 spans.setdefault((span.trace_id, span.span_id), span)
@@ -110,7 +115,8 @@ def _records(groups: Iterable[list[Span]], file: str, reading: Reading) -> Itera
             silent += count if "without its messages" in what else 0
         for trace in found.traces:
             number += 1
-            yield Record(number, b"", trace, None)
+            error = _unreadable_call(trace, file, reading)
+            yield Record(number, b"", trace if error is None else None, error)
         for refused in found.refused:
             number += 1
             told = f"span {refused.span_id[:40]} {refused.reason}"
@@ -121,6 +127,20 @@ def _records(groups: Iterable[list[Span]], file: str, reading: Reading) -> Itera
     if not number:
         problem = "holds no call of a model with what was asked and answered"
         raise FormatError(0, f"{problem}: {CONTENT_IS_OFF}" if silent else problem, file=file)
+
+
+def _unreadable_call(trace: v1.Trace, file: str, reading: Reading) -> FormatError | None:
+    """What is wrong with calls whose arguments are no JSON object, if these are refused; else they count."""
+    for message in trace.messages:
+        for call in message.tool_calls:
+            if is_object(call.arguments_text):
+                continue
+            if reading.bad_arguments == "refuse":
+                span = trace.metadata["otel_span_ids"][0]
+                problem = f"has a call of {call.name[:60]} whose arguments are no JSON object"
+                return FormatError(0, f"the conversation of span {span[:40]} {problem}", file=file)
+            reading.lossy.add(BAD_CALL, "kept as text", many=BAD_CALLS)
+    return None
 
 
 def _groups(spans: Iterable[Span]) -> list[list[Span]]:

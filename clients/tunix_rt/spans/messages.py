@@ -7,6 +7,7 @@ GenAI's semantic conventions have ``parts``, OpenAI and Anthropic ``content`` an
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -303,7 +304,10 @@ def _function(definition: Mapping[str, Any]) -> dict[str, Any] | None:
 def read_json(text: str, where: str) -> Any:
     """The JSON value that an attribute holds as a text; raises SpanError."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=_finite)
+    except OverflowError as error:
+        digits = str(error)[:40]
+        raise SpanError(f"{where}: holds {digits}, a number beyond 1.8e308, which would be lost") from None
     except (ValueError, RecursionError) as error:
         if text.strip() == HIDDEN:
             _shown_text(HIDDEN, where)
@@ -311,3 +315,10 @@ def read_json(text: str, where: str) -> Any:
             f"{where}: is no JSON, or was cut off; OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT of the application, "
             "where it is set, must have room for it"
         ) from error
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise OverflowError(digits)
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -109,6 +110,24 @@ def test_a_key_that_stands_twice_in_a_document_is_named() -> None:
     )
     with pytest.raises(FormatError, match=r"2: prompt: stands twice in one object"):
         list(read_traces(io.BytesIO(twice.encode())))
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ('"metadata": {}, "metadata": {"n": 1}', "2: metadata: stands twice in one object"),
+        ('"metadata": {"n": [1e400]}', "is a number beyond 1.8e308"),
+        (f'"metadata": {"[" * 40_000}{"]" * 40_000}', "is nested too deep"),
+    ],
+)
+def test_a_document_that_no_parser_keeps_is_named_and_the_others_are_read(lost: str, told: str) -> None:
+    whole = json.dumps([row("a"), row("b", n=1), row("c")], indent=1)
+    data = re.sub(r'"metadata": \{\s*"n": 1\s*\}', lambda _: lost, whole)
+    first, second, third = read_records(io.BytesIO(data.encode()))
+    assert told in str(second.error)
+    # Its text would lose what it is refused for, if a file of errors had it.
+    assert second.line == b""
+    assert [one.trace and one.trace.prompt for one in (first, third)] == ["a", "c"]
 
 
 @pytest.mark.parametrize("half", ["\\ud800", "\\uDC00", "\\ud83d x", "\\ude00\\ud83d"])

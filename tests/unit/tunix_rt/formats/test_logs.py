@@ -98,6 +98,51 @@ def test_a_line_in_the_middle_that_is_wrong_is_named() -> None:
     assert said(records[1].trace) == ["user: Hi", "assistant: Hello."]
 
 
+@pytest.mark.parametrize("name", ["otlp-gen-ai-events.jsonl", "phoenix-dataframe.jsonl", "atif.json"])
+def test_a_wrong_line_leaves_the_other_spans_and_trajectories(name: str) -> None:
+    rows = [json.dumps(json.loads(row)) for row in _documents_in(name)]
+    (expected,), before = read("\n".join([*rows, ""]))
+    records, told = read("\n".join([rows[0], "{bad", "[1]", *rows[1:], rows[0][:90]]))
+    wrong = [str(record.error) for record in records if record.error]
+    assert [record.trace for record in records if record.trace] == [expected.trace]
+    assert "not JSON" in wrong[0]
+    assert "expected a JSON object" in wrong[1]
+    assert set(told) - set(before) == {"1 last line cut off (is the file still being written?) and left out"}
+
+
+def _documents_in(name: str) -> list[str]:
+    whole = (EXAMPLES / name).read_text(encoding="utf-8")
+    return whole.splitlines() if name.endswith("l") else [whole]
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"), [('{"n": 1e400}', "beyond 1.8e308"), ('{"n": 1, "n": 2}', "n: stands twice")]
+)
+def test_what_a_call_would_lose_is_refused(lost: str, told: str) -> None:
+    line = lines(model(use("t1"))).replace('{"command": "ls"}', lost)
+    records, _ = read(lines(human("Go.")) + line)
+    assert told in str(records[0].error)
+
+
+def test_arguments_in_spans_that_are_no_object_are_counted_or_refused() -> None:
+    said_so = json.dumps(
+        [{"role": "assistant", "parts": [{"type": "tool_call", "name": "f", "arguments": "f(1)"}]}]
+    )
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.input.messages": json.dumps([{"role": "user", "content": "Go."}]),
+        "gen_ai.output.messages": said_so,
+    }
+    values = [{"key": key, "value": {"stringValue": value}} for key, value in attributes.items()]
+    span = {"traceId": "a" * 32, "spanId": "b" * 16, "attributes": values}
+    row = lines({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
+    (record,), told = read(row)
+    assert record.trace is not None
+    assert "1 call whose arguments are no JSON object kept as text" in told
+    (record,), _ = read(row, bad_arguments="refuse")
+    assert "a call of f whose arguments are no JSON object" in str(record.error)
+
+
 def test_an_interrupted_call_keeps_its_place() -> None:
     rows = [
         human("List."),
