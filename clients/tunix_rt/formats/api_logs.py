@@ -52,12 +52,31 @@ def log_reader(reading: Reading) -> Builder:
 
 def _logged(line: bytes, number: int, file: str, *, reading: Reading) -> v1.Trace:
     document = object_of(line, number, file)
-    messages = document.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    answered = isinstance(last, dict) and last.get("role") == "assistant"
-    if answered or "conversations" in document or not is_log(set(document)):
+    if _is_answered(document) or "conversations" in document or not is_log(set(document)):
         return chat_of(document, line, number, file, reading)
     return _Log(document, number, file, reading).trace()
+
+
+def _is_answered(document: Mapping[str, Any]) -> bool:
+    """Whether the messages end with the answer, which ``choices`` beside them may say once more."""
+    messages = document.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if not _is_assistants(last):
+        return False
+    choices = document.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
+    return not isinstance(message, dict) or _said(message) == _said(last)
+
+
+def _said(message: Mapping[str, Any]) -> tuple[str, Any]:
+    parts = _parts(message.get("content") or "")
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return "".join(text for text in texts if isinstance(text, str)), message.get("tool_calls") or None
+
+
+def _is_assistants(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("role") == "assistant"
 
 
 class _Log:
@@ -158,10 +177,23 @@ class _Log:
                 self._add(item, f"{place}output[{index}]")
         elif isinstance(output, str) and output:
             self._add({"role": "assistant", "content": output}, f"{place}output")
-        elif response.get("role") == "assistant" and response.get("content"):
-            self._add({"role": "assistant", "content": response["content"]}, key)
+        elif _is_assistants(response) and response.get("content"):
+            self._go_on(response["content"], key)
         else:
             raise self._wrong(key or "choices", "has no choices, no output and no content of the assistant's")
+
+    def _go_on(self, content: Any, key: str) -> None:
+        """Add an answer of Anthropic's: it goes on with what a request ends with, if that is the assistant's."""
+        last = self._items[-1]
+        if _is_assistants(last) and last.get("content"):
+            self._items[-1] = {**last, "content": [*_parts(last["content"]), *_parts(content)]}
+            self._reading.lossy.add(
+                "answer that the request begins",
+                "kept as one with its beginning",
+                many="answers that the request begins",
+            )
+        else:
+            self._add({"role": "assistant", "content": content}, key)
 
     def _choose(self, choices: list[Any], place: str) -> None:
         """The first choice; the others are counted."""
@@ -178,6 +210,10 @@ class _Log:
             self._reading.lossy.add("other choice", count=len(choices) - 1)
         if first.get("logprobs"):
             self._reading.lossy.add("list", "of log probabilities left out")
+
+
+def _parts(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
 def _parsed(text: str) -> Any:

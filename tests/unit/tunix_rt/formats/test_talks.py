@@ -210,6 +210,20 @@ def test_a_log_may_hold_its_halves_as_text_and_in_bodies() -> None:
     assert lossy.counts == {"other choices left out": 3}
 
 
+def test_an_answer_behind_a_turn_of_the_assistants_is_not_lost() -> None:
+    lossy = Lossy()
+    begun = {"role": "assistant", "content": '{"a":'}
+    claude = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": " 1}"}]}
+    assert said(read({"request": chat(USER, begun), "response": claude}, lossy))[1:] == [
+        ("assistant", '{"a":| 1}')
+    ]
+    assert lossy.lines() == ["1 answer that the request begins kept as one with its beginning"]
+    first = chat(USER, begun, choices=[{"message": DONE}])
+    assert said(read(first))[1:] == [("assistant", '{"a":'), ("assistant", "5")]
+    again = chat(USER, DONE | {"content": [{"type": "text", "text": "5"}]}, choices=[{"message": DONE}])
+    assert said(read(again))[1:] == [("assistant", "5")]
+
+
 def test_a_question_with_reasoning_in_a_log_is_a_trace_in_the_first_form() -> None:
     thought = {"type": "thinking", "thinking": "2 + 3."}
     message = {"role": "assistant", "content": [thought, {"type": "text", "text": "5"}]}
