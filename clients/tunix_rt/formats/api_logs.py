@@ -183,7 +183,7 @@ class _Log:
             raise self._wrong(key or "choices", "has no choices, no output and no content of the assistant's")
 
     def _go_on(self, content: Any, key: str) -> None:
-        """Add an answer of Anthropic's: it goes on with what a request ends with, if that is the assistant's."""
+        """Add an answer of Anthropic's: it goes on with a request that ends with the assistant's words."""
         last = self._items[-1]
         if _is_assistants(last) and last.get("content"):
             self._items[-1] = {**last, "content": [*_parts(last["content"]), *_parts(content)]}

@@ -20,8 +20,8 @@ from tunix_rt.formats.lines import object_of, parse_line
 from tunix_rt.formats.reading import Reading
 from tunix_rt.formats.rows import paragraphs
 from tunix_rt.formats.talks import CHATS, conversation, named_field
-from tunix_rt.formats.thoughts import CLOSE, OPEN, split_thoughts
 from tunix_rt.formats.turns import REASONING
+from tunix_rt.thoughts import CLOSE, OPEN, split_thoughts
 
 _ROLES: Final = {
     "system": "system",

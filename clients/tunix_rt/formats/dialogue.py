@@ -18,6 +18,7 @@ from tunix_rt.formats.conversations import MAX_MESSAGE_TEXT, MAX_MESSAGES, json_
 from tunix_rt.formats.lines import check_values
 from tunix_rt.formats.reading import Lossy, Reading
 from tunix_rt.formats.rows import MAX_LABEL, MAX_TRACE_BYTES, TRACE_VERSION, metadata_of
+from tunix_rt.thoughts import leading_thoughts
 
 BAD_CALL: Final = "call whose arguments are no JSON object"
 BAD_CALLS: Final = "calls whose arguments are no JSON object"
@@ -124,6 +125,11 @@ class Dialogue:
 
     def answer(self, text: str, reasoning: str = "", calls: Iterable[Call] = ()) -> None:
         """Add a turn of the assistant's; one without text and calls is left out."""
+        if not reasoning:
+            try:
+                reasoning, text = leading_thoughts(text)
+            except ValueError as problem:
+                raise self.wrong(f"has an answer that {problem}") from None
         made = [self._checked(call) for call in calls]
         if not self._begun:
             self._lossy.add("answer before the first question", many="answers before the first question")

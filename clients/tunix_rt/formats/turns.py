@@ -11,7 +11,7 @@ from tunix_rt import v1
 from tunix_rt.formats.content import Content, ContentReader, Wrong
 from tunix_rt.formats.learned import mark_of
 from tunix_rt.formats.reading import Reading
-from tunix_rt.formats.thoughts import split_thoughts
+from tunix_rt.thoughts import split_thoughts
 from tunix_rt.turns import text_of
 
 ROLES: Final = {

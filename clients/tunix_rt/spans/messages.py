@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tunix_rt import v1
+from tunix_rt.thoughts import leading_thoughts
 
 HIDDEN: Final = "__REDACTED__"
 """What OpenInference writes in the place of a text that it is told to hide."""
@@ -104,6 +105,8 @@ def _messages(row: Any, where: str, left_out: Counter[str]) -> Iterable[v1.Messa
     said = _said(row, where, left_out)
     if name.lower() == "thinking":
         said.thoughts, said.texts = said.thoughts + said.texts, []
+    elif role == _ASSISTANT and not said.thoughts:
+        _part_thoughts(said, where)
     if said.results:
         if role == _ASSISTANT:
             raise SpanError(f"{where}: holds the result of a tool in a message of the assistant's")
@@ -124,6 +127,18 @@ def _messages(row: Any, where: str, left_out: Counter[str]) -> Iterable[v1.Messa
         )
     elif role != _ASSISTANT and not said.results:
         raise SpanError(f"{where}: has no text; what it said was not recorded")
+
+
+def _part_thoughts(said: _Said, where: str) -> None:
+    """Part what was thought from what was said, where the one stands between marks before the other."""
+    text = "".join(said.texts)
+    try:
+        thought, answer = leading_thoughts(text)
+    except ValueError as problem:
+        raise SpanError(f"{where}: {problem}") from None
+    if answer != text:
+        said.thoughts = [thought] if thought.strip() else []
+        said.texts = [answer] if answer.strip() else []
 
 
 def _said(row: Mapping[str, Any], where: str, left_out: Counter[str]) -> _Said:

@@ -75,6 +75,23 @@ def test_results_stand_in_the_order_of_their_calls() -> None:
     ]
 
 
+def test_thoughts_between_marks_are_no_part_of_what_is_said() -> None:
+    first = [text("user", "Hi")]
+    thought = text("assistant", "<think>\nGreet.\n</think>\n\nHello")
+    # The history of the next call has the answer without its thoughts.
+    later = [*first, text("assistant", "Hello"), text("user", "Bye")]
+    found = messages(
+        span(1, gen_ai(first, thought)), span(2, gen_ai(later, text("assistant", "Leave.\n</think>\nBye")))
+    )
+    assert [(one.content[0].text, one.reasoning) for one in found[1::2]] == [
+        ("Hello", "Greet."),
+        ("Bye", "Leave."),
+    ]
+    for prose in ("Write `</think>` behind it.", "```\n</think>\n```"):
+        assert messages(span(1, gen_ai(first, text("assistant", prose))))[1].content[0].text == prose
+    assert "never closes it" in refusal(gen_ai(first, text("assistant", "<think>Greet.")))
+
+
 def test_calls_of_tools_that_nobody_recorded_are_counted() -> None:
     kind = "conversations that call tools whose definitions were not recorded"
     assert conversations([agent_run()[3]]).left_out == {kind: 1}

@@ -143,6 +143,13 @@ def test_arguments_in_spans_that_are_no_object_are_counted_or_refused() -> None:
     assert "a call of f whose arguments are no JSON object" in str(record.error)
 
 
+def test_thoughts_between_marks_are_the_reasoning_of_their_turn() -> None:
+    (record,), _ = read(lines(human("Hi"), model(text("<think>Greet.</think>\n\nHello."))))
+    assert said(record.trace)[1] == "assistant: Hello."
+    assert record.trace is not None
+    assert record.trace.messages[1].reasoning == "Greet."
+
+
 def test_an_interrupted_call_keeps_its_place() -> None:
     rows = [
         human("List."),

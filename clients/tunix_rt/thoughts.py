@@ -23,6 +23,17 @@ def split_thoughts(content: str) -> tuple[str, str]:
     return "", _solution(content)
 
 
+def leading_thoughts(text: str) -> tuple[str, str]:
+    """As `split_thoughts`, of a text that was recorded, and may speak of the marks: parted is one that begins
+    with a mark, or has the closing one alone at a line's end or beginning, behind no block of code."""
+    if text.lstrip().startswith(tuple(opening for opening, _ in _MARKS)):
+        return split_thoughts(text)
+    before, mark, behind = text.partition(CLOSE)
+    at_line = before.endswith("\n") or behind.startswith("\n")
+    alone = bool(mark) and at_line and not any(part in text for part in (OPEN, "```"))
+    return split_thoughts(text) if alone and CLOSE not in behind else ("", text)
+
+
 def _split(content: str, opening: str, closing: str) -> tuple[str, str]:
     opened, closed = content.count(opening), content.count(closing)
     if opened > closed:
