@@ -59,6 +59,7 @@ class _Session:
         self._dialogue = Dialogue(reading, "the session", number, file)
         self._error: FormatError | None = None
         self._meta: dict[str, Any] = {}
+        self._begun = False
         self._tools: list[dict[str, Any]] = []
         self._texts: list[str] = []
         self._thoughts: list[str] = []
@@ -71,7 +72,7 @@ class _Session:
         """Whether a first line is of another session: a fork repeats the first line of its parent."""
         meta = row.get("payload")
         name = meta.get("id") if isinstance(meta, dict) else row.get("id")
-        return len(self._dialogue) > 0 and name != self._meta.get("id")
+        return self._begun and name != self._meta.get("id")
 
     def take(self, row: Mapping[str, Any]) -> None:
         """Add a line of the file; what is wrong with it is told at the end."""
@@ -151,6 +152,8 @@ class _Session:
                     self._dialogue.left_out("turn that was taken back", many="turns that were taken back")
 
     def _item(self, item: Mapping[str, Any]) -> None:
+        # The instructions of the first line are no item.
+        self._begun = True
         kind = str(item.get("type"))
         if kind == "message":
             self._message(item)

@@ -244,6 +244,22 @@ def test_the_first_layout_of_codex_is_read() -> None:
     assert left == []
 
 
+def test_a_fork_of_a_codex_session_is_one_session() -> None:
+    def head(name: str) -> dict[str, Any]:
+        return {"type": "session_meta", "payload": {"id": name, "base_instructions": {"text": "Be brief."}}}
+
+    def item(role: str, kind: str, content: str) -> dict[str, Any]:
+        said_so = {"type": "message", "role": role, "content": [{"type": kind, "text": content}]}
+        return {"type": "response_item", "payload": said_so}
+
+    turns = [item("user", "input_text", "List."), item("assistant", "output_text", "a.")]
+    fork, other = read(lines(head("fork"), head("parent"), *turns, head("other"), *turns))[0]
+    for record, name in ((fork, "fork"), (other, "other")):
+        assert said(record.trace) == ["system: Be brief.", "user: List.", "assistant: a."]
+        assert record.trace is not None
+        assert record.trace.metadata["session_id"] == name
+
+
 def test_a_sub_agents_own_file_is_a_conversation() -> None:
     (record,), told = read(lines(human("Search.", isSidechain=True), model(text("Found."), isSidechain=True)))
     assert said(record.trace) == ["user: Search.", "assistant: Found."]
