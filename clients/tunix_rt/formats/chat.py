@@ -36,6 +36,12 @@ _PLAIN: Final = (["user", "assistant"], ["system", "user", "assistant"])
 # What makes a conversation of a message that has it.
 _MORE: Final = ("tool_calls", "function_call", "tool_call_id", "audio", "images", "refusal")
 _TOOLS: Final = ("tools", "functions")
+_BESIDE: Final = {
+    **dict.fromkeys(("images", "image"), "image"),
+    **dict.fromkeys(("videos", "video"), "video"),
+    **dict.fromkeys(("audios", "audio"), "audio clip"),
+}
+_MARK: Final = {"image": "image", "video": "video", "audio clip": "audio"}
 _PAIR: Final = ("prompt", "completion")
 _UNREASONED: Final = (
     "has no reasoning; if these are questions and answers alone, import them with --answers-only "
@@ -81,11 +87,32 @@ def chat_of(
     named: Mapping[str, str] | None = None,
 ) -> v1.Trace:
     """As ``chat``, of a line that was read; ``named`` has other names of its messages for errors."""
+    if media := _media_beside(document):
+        if reading.media == "refuse":
+            told = "holds media, and a trace holds text alone; --media leave-out leaves it out"
+            raise rows.wrong(next(iter(media)), told, number, file)
+        for key, count in media.items():
+            reading.lossy.add(_BESIDE[key], count=count)
+        document = {key: value for key, value in document.items() if key not in media}
+        line = rows.encoded(document)
     messages = next((document[key] for key in CHATS if key in document), None)
     if not isinstance(messages, list) or not messages or _is_plain(document, messages, reading):
         row = parse_line(_ChatRow, line, number, file)
         return _Chat(row, number, file, reading.answers_only, named).trace(line)
     return conversation(document, line, number, file, reading, named)
+
+
+def _media_beside(document: Mapping[str, Any]) -> dict[str, int]:
+    """How many images and the like a line has under a key of its own, as data sets for vision models do."""
+    found: dict[str, int] = {}
+    for key in _BESIDE:
+        value = document.get(key)
+        if isinstance(value, list) and key.endswith("s"):
+            found |= {key: len(value)} if value else {}
+        elif value and f"<{_MARK[_BESIDE[key]]}>" in json.dumps(document, ensure_ascii=False):
+            # The text says where it belongs; without that it is a fact like others.
+            found[key] = 1
+    return found
 
 
 def _is_plain(document: Mapping[str, Any], messages: list[Any], reading: Reading) -> bool:

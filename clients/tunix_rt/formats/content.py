@@ -20,6 +20,7 @@ _MEDIA: Final = {
     **dict.fromkeys(("file", "input_file", "document", "container_upload"), "file"),
 }
 _OF_SERVER: Final = ("server_tool_use", "mcp_tool_use")
+_FREE: Final = ("custom", "custom_tool_call")
 _SIGNED: Final = "signature"
 _MAX_DEPTH: Final = 30
 
@@ -129,9 +130,12 @@ class ContentReader:
         if not isinstance(call_id, str):
             raise self._wrong(f"{place}.id", "is no string")
         key = next((key for key in ("arguments", "input", "args", "parameters") if key in inner), "arguments")
-        return v1.ToolCall(
-            id=call_id, name=name, arguments_text=self.arguments(inner.get(key), f"{where}.{key}")
-        )
+        value = inner.get(key)
+        if given.get("type") in _FREE and isinstance(value, str):
+            # Such a tool takes a text, and arguments of a call are an object.
+            self._lossy.add("free text of a call", "kept as its argument input", many="free texts of calls")
+            value = {"input": value}
+        return v1.ToolCall(id=call_id, name=name, arguments_text=self.arguments(value, f"{where}.{key}"))
 
     def arguments(self, value: Any, place: str) -> str:
         """The text of a call's arguments, to the character where they are given as text."""

@@ -231,7 +231,7 @@ def _message(message: Mapping[str, Any], attachments: Mapping[str, Any], dialogu
     elif role == "assistant":
         calls = message.get("tool_calls")
         made = (
-            [_call(call, attachments) for call in calls if isinstance(call, dict)]
+            [_call(call, attachments, dialogue) for call in calls if isinstance(call, dict)]
             if isinstance(calls, list)
             else []
         )
@@ -244,9 +244,11 @@ def _message(message: Mapping[str, Any], attachments: Mapping[str, Any], dialogu
         raise dialogue.wrong(f"has a message of role {str(role)[:40]!r}")
 
 
-def _call(call: Mapping[str, Any], attachments: Mapping[str, Any]) -> Call:
+def _call(call: Mapping[str, Any], attachments: Mapping[str, Any], dialogue: Dialogue) -> Call:
     # Before 0.3.80 a call had `function` and `type`; the name was always the former.
     if call.get("parse_error") and not call.get("arguments"):
+        what = "that Inspect could not read and the log does not hold"
+        dialogue.left_out(f"argument text {what},", many=f"argument texts {what},")
         return Call(_text(call.get("id")), _text(call.get("function")), "{}")
     given = call.get("arguments")
     whole = (

@@ -341,6 +341,15 @@ def test_a_wrong_sample_leaves_the_others(tmp_path: Path) -> None:
     assert said(record.trace) == ["user: Hi", "assistant: Yo"]
 
 
+def test_a_call_that_inspect_could_not_read_is_counted() -> None:
+    log = json.loads((EXAMPLES / "inspect.json").read_text(encoding="utf-8"))
+    call = {"id": "c", "function": "f", "arguments": {}, "parse_error": "Error parsing: {bad"}
+    turns = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    log["samples"] = [{"id": "s", "epoch": 1, "messages": turns}]
+    _, told = read(json.dumps(log))
+    assert told == ["1 argument text that Inspect could not read and the log does not hold, left out"]
+
+
 def test_a_sample_in_pieces_is_put_together(tmp_path: Path) -> None:
     folder = "samples/1_epoch_1"
     messages = [{"role": "user", "content": "attachment://0"}, {"role": "assistant", "content": "Yo"}]

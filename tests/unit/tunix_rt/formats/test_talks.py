@@ -77,6 +77,24 @@ def test_media_is_refused_or_left_out_and_counted() -> None:
     assert "is an audio clip" in refusal(chat(USER | {"audio": {"id": "a"}}, DONE))
 
 
+def test_media_beside_the_messages_is_refused_or_left_out_and_counted() -> None:
+    lossy = Lossy()
+    row = {"conversations": [{"from": "human", "value": "<image>Look."}, {"from": "gpt", "value": "A cat."}]}
+    assert "images: holds media, and a trace" in refusal(row | {"images": ["a.png", "b.png"]})
+    for field in ({"images": ["a.png", "b.png"]}, {"image": "a.png"}):
+        assert not read(row | field, lossy, media="leave-out").metadata.fields
+    assert lossy.lines() == ["3 images left out"]
+    assert read(chat(USER, DONE, image="a fact")).metadata["image"] == "a fact"
+
+
+def test_the_free_text_of_a_custom_tools_call_becomes_an_argument() -> None:
+    lossy = Lossy()
+    call = {"type": "custom", "id": "c1", "custom": {"name": "patch", "input": "*** Begin"}}
+    trace = read(chat(USER, {"role": "assistant", "tool_calls": [call]}), lossy)
+    assert trace.messages[1].tool_calls[0].arguments_text == '{"input":"*** Begin"}'
+    assert lossy.lines() == ["1 free text of a call kept as its argument input"]
+
+
 def test_nothing_is_counted_of_a_line_that_is_refused() -> None:
     lossy = Lossy()
     row = chat(USER | {"content": ["x", IMAGE]}, {"role": "bot", "content": "y"})
