@@ -237,6 +237,16 @@ RULES: Final[tuple[tuple[str, Find], ...]] = (
             r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|dop_v1_[a-f0-9]{32,})"
         ),
     ),
+    (
+        "API_KEY",
+        # OPENAI_API_KEY=..., "client_secret": "...": digits among letters, for a word is no key.
+        _matches(
+            r"(?i:api[_ -]?key|apikey|access[_-]?token|auth[_-]?token|client[_-]?secret|secret[_-]?key)"
+            r"\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?"
+            r"(?P<value>(?=[A-Za-z0-9_+/=-]{0,200}\d)(?=[A-Za-z0-9_+/=-]{0,200}[A-Za-z])[A-Za-z0-9_+/=-]{16,})"
+            r"(?![A-Za-z0-9_+/=.(\[-])"
+        ),
+    ),
     ("API_KEY", _matches(rf"(?i:x-api-key)[\"']?\s*[:=]\s*[\"']?(?P<value>{_TOKEN68}{{8,}})")),
     ("PASSWORD", _matches(r"(?<=://)(?P<value>[^\s/@:\"'<>]{1,100}:[^\s/@\"'<>]{1,200})@", "://")),
     (

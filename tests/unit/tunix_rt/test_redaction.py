@@ -249,3 +249,19 @@ def test_kinds_can_be_skipped() -> None:
 def test_nothing_found_gives_the_same_trace() -> None:
     trace = v1.Trace(prompt="What is 2 + 3?")
     assert Redactor().trace(trace) is trace
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "export OPENAI_API_KEY=abcd1234efgh5678",
+        '{"api_key": "abcd1234efgh5678"}',
+        '{"body": "{\\"client_secret\\": \\"abcd1234efgh5678\\"}"}',
+        "access_token: 'abcd1234efgh5678'",
+    ],
+)
+def test_a_key_is_known_by_its_name_where_nothing_else_tells_it(text: str) -> None:
+    found = Redactor().text(text)
+    assert found == text.replace("abcd1234efgh5678", "<API_KEY_1>")
+    for plain in ("api_key = settings_of_v2_here.get()", "API_KEY=your_api_key_goes_here"):
+        assert Redactor().text(plain) == plain
