@@ -176,9 +176,14 @@ def _line(rows: list[dict[str, Any]], lossy: Lossy) -> list[dict[str, Any]]:
     kept = _last_line(own)
     said = []
     for row in own:
-        if row["type"] not in _SPOKEN:
+        asked = _asked_meanwhile(row)
+        if row["type"] not in _SPOKEN and asked is None:
             if row["type"] == "attachment":
                 lossy.add("attachment")
+        elif asked is not None and (kept is None or id(row) in kept):
+            said.append({**row, "type": "user", "message": {"role": "user", "content": asked}})
+        elif asked is not None:
+            lossy.add("message that was taken back", many="messages that were taken back")
         elif not isinstance(row.get("message"), dict):
             lossy.add("record without a message", many="records without a message")
         elif kept is not None and id(row) not in kept:
@@ -192,6 +197,14 @@ def _line(rows: list[dict[str, Any]], lossy: Lossy) -> list[dict[str, Any]]:
         else:
             said.append(row)
     return said
+
+
+def _asked_meanwhile(row: Mapping[str, Any]) -> Any:
+    """What was asked while the model worked, which was shown to it then; no record of the user's has it."""
+    attached = row.get("attachment")
+    if row["type"] != "attachment" or _beside(row) or not isinstance(attached, dict):
+        return None
+    return attached.get("prompt") if attached.get("type") == "queued_command" else None
 
 
 def _beside(row: Mapping[str, Any]) -> bool:

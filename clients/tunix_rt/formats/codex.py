@@ -162,6 +162,10 @@ class _Session:
         elif kind in ("function_call", "custom_tool_call", "local_shell_call"):
             if self._results:
                 self._end()
+            if item.get("namespace"):
+                self._dialogue.left_out(
+                    "namespace of a tool that was called", many="namespaces of tools that were called"
+                )
             self._calls.append(_call(item))
         elif kind in ("function_call_output", "custom_tool_call_output"):
             self._results.append((_text(item.get("call_id")), self._output(item.get("output"))))

@@ -143,6 +143,27 @@ def test_arguments_in_spans_that_are_no_object_are_counted_or_refused() -> None:
     assert "a call of f whose arguments are no JSON object" in str(record.error)
 
 
+def test_what_was_asked_while_the_model_worked_is_kept() -> None:
+    queued = {"type": "queued_command", "prompt": "In euros.", "commandMode": "prompt"}
+    result = [{"type": "tool_result", "tool_use_id": "t1", "content": "a"}]
+    rows = [
+        human("List."),
+        model(use("t1")),
+        human(result, "r1", "a1"),
+        {**SESSION, "type": "attachment", "uuid": "q1", "parentUuid": "r1", "attachment": queued},
+        model(text("1 euro."), uuid="a2", parent="q1"),
+    ]
+    (record,), told = read(lines(*rows))
+    assert said(record.trace) == [
+        "user: List.",
+        "assistant: ",
+        "tool: a",
+        "user: In euros.",
+        "assistant: 1 euro.",
+    ]
+    assert told == []
+
+
 def test_thoughts_between_marks_are_the_reasoning_of_their_turn() -> None:
     (record,), _ = read(lines(human("Hi"), model(text("<think>Greet.</think>\n\nHello."))))
     assert said(record.trace)[1] == "assistant: Hello."
@@ -258,6 +279,14 @@ def test_a_fork_of_a_codex_session_is_one_session() -> None:
         assert said(record.trace) == ["system: Be brief.", "user: List.", "assistant: a."]
         assert record.trace is not None
         assert record.trace.metadata["session_id"] == name
+
+
+def test_the_namespace_of_a_codex_call_is_counted() -> None:
+    asked = {"type": "message", "role": "user", "content": "Go."}
+    call = {"type": "function_call", "name": "run", "namespace": "mcp__x", "arguments": "{}", "call_id": "c"}
+    rows = [{"type": "session_meta", "payload": {"id": "s"}}]
+    rows += [{"type": "response_item", "payload": item} for item in (asked, call)]
+    assert read(lines(*rows))[1] == ["1 namespace of a tool that was called left out"]
 
 
 def test_a_sub_agents_own_file_is_a_conversation() -> None:
