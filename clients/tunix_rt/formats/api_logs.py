@@ -61,7 +61,7 @@ def _is_answered(document: Mapping[str, Any]) -> bool:
     """Whether the messages end with the answer, which ``choices`` beside them may say once more."""
     messages = document.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
-    if not _is_assistants(last):
+    if not isinstance(last, dict) or not _is_assistants(last):
         return False
     choices = document.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None

@@ -136,9 +136,9 @@ def _unreadable_call(trace: v1.Trace, file: str, reading: Reading) -> FormatErro
             if is_object(call.arguments_text):
                 continue
             if reading.bad_arguments == "refuse":
-                span = trace.metadata["otel_span_ids"][0]
+                of = trace.metadata.fields["otel_trace_id"].string_value[:40]
                 problem = f"has a call of {call.name[:60]} whose arguments are no JSON object"
-                return FormatError(0, f"the conversation of span {span[:40]} {problem}", file=file)
+                return FormatError(0, f"a conversation of trace {of} {problem}", file=file)
             reading.lossy.add(BAD_CALL, "kept as text", many=BAD_CALLS)
     return None
 
