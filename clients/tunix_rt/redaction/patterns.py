@@ -241,7 +241,9 @@ RULES: Final[tuple[tuple[str, Find], ...]] = (
         "API_KEY",
         # OPENAI_API_KEY=..., "client_secret": "...": digits among letters, for a word is no key.
         _matches(
-            r"(?i:api[_ -]?key|apikey|access[_-]?token|auth[_-]?token|client[_-]?secret|secret[_-]?key)"
+            # Its first letter by itself, which the search for patterns goes fast by.
+            r"[AaCcSs](?:(?<=[Aa])(?i:pi[_ -]?key|(?:ccess|uth)[_-]?token)"
+            r"|(?<=[Cc])(?i:lient[_-]?secret)|(?<=[Ss])(?i:ecret[_-]?key))"
             r"\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?"
             r"(?P<value>(?=[A-Za-z0-9_+/=-]{0,200}\d)(?=[A-Za-z0-9_+/=-]{0,200}[A-Za-z])[A-Za-z0-9_+/=-]{16,})"
             r"(?![A-Za-z0-9_+/=.(\[-])"
