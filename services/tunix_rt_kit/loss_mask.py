@@ -113,9 +113,17 @@ def parse_example(line: str | bytes, file: str, number: int) -> TextExample:
 
 def encode(examples: Sequence[TextExample], tokenizer: Tokenizer) -> list[TokenExample]:
     """Tokenise segments apart and join them, so that what stands before one alone gives the same tokens."""
-    texts = [segment.text for row in examples for segment in row.segments]
-    encoded = iter(tokenizer.encode_batch(texts))
-    return [_joined(row, [next(encoded) for _ in row.segments]) for row in examples]
+    return _joined_all(examples, tokenizer.encode_batch(segment_texts(examples)))
+
+
+def segment_texts(examples: Sequence[TextExample]) -> list[str]:
+    """The texts of all segments of examples, in order."""
+    return [segment.text for row in examples for segment in row.segments]
+
+
+def _joined_all(examples: Sequence[TextExample], encoded: Sequence[Sequence[int]]) -> list[TokenExample]:
+    parts = iter(encoded)
+    return [_joined(row, [next(parts) for _ in row.segments]) for row in examples]
 
 
 def _joined(row: TextExample, parts: Sequence[Sequence[int]]) -> TokenExample:
@@ -126,6 +134,13 @@ def _joined(row: TextExample, parts: Sequence[Sequence[int]]) -> TokenExample:
             learned.append((len(ids), len(ids) + len(part)))
         ids += part
     return TokenExample(row.id, tuple(ids), tuple(learned))
+
+
+class Encoder(Protocol):
+    """What an audit reads examples with."""
+
+    def encode(self, examples: Sequence[TextExample]) -> Sequence[TokenExample]:
+        """Each example as tokens, with its fault."""
 
 
 class ExampleEncoder:
@@ -146,9 +161,13 @@ class ExampleEncoder:
         around = (f"{frame.opening}{frame.between}", f"{frame.before}{frame.closing}")
         self._own = self._controls(token for ids in tokenizer.encode_batch(around) for token in ids)
 
-    def encode(self, examples: Sequence[TextExample]) -> list[TokenExample]:
-        """As `encode`, with the fault of each."""
-        rows = encode(examples, self._tokenizer)
+    def encode(
+        self, examples: Sequence[TextExample], encoded: Sequence[Sequence[int]] | None = None
+    ) -> list[TokenExample]:
+        """As `encode`, with the fault of each; ``encoded`` are the tokens of ``segment_texts``, if known."""
+        if encoded is None:
+            encoded = self._tokenizer.encode_batch(segment_texts(examples))
+        rows = _joined_all(examples, encoded)
         learned = iter(
             self._tokenizer.decode_batch([row.ids[start:end] for row in rows for start, end in row.learned])
         )
@@ -223,6 +242,28 @@ class PackingEfficiency(Value):
     efficiency: float
 
 
+Part = Literal["system", "developer", "user", "assistant", "tool", "template", "unproved"]
+
+
+class RoleSupervision(Value):
+    """What a model would learn of what one role says, over whole rows.
+
+    ``part`` is the role; ``template`` is what the chat template writes outside of turns, ``unproved`` the
+    training examples in which it cannot be proved who speaks where. Turns that are supervised have a token
+    that is, end marks and tool calls that are have no token that is not.
+    """
+
+    part: Part
+    token_count: int = 0
+    supervised_token_count: int = 0
+    turn_count: int = 0
+    supervised_turn_count: int = 0
+    end_mark_count: int = 0
+    supervised_end_mark_count: int = 0
+    tool_call_count: int = 0
+    supervised_tool_call_count: int = 0
+
+
 class SplitSupervision(Value):
     """What a model would learn of a split.
 
@@ -231,6 +272,11 @@ class SplitSupervision(Value):
     and those of ``end_unsupervised`` do not learn the end of each turn. ``target_lost`` and ``special_token``
     are the faults of ``TokenExample``. The histogram's bins are 0, 1, 2 to 3, 4 to 7 and so on, from the
     first to the last that has rows.
+
+    ``roles`` has the parts that there are in these rows. Rows of ``supervised_elsewhere`` learn a token that is
+    not the assistant's, or is of a turn that the dataset does not teach; those of ``end_mark_masked`` do not
+    learn an end mark of a turn that it teaches; of those of ``unproved_roles`` it cannot be proved who speaks
+    where.
     """
 
     split: str
@@ -244,6 +290,10 @@ class SplitSupervision(Value):
     packing: tuple[PackingEfficiency, ...]
     target_lost: AuditedRows = AuditedRows()
     special_token: AuditedRows = AuditedRows()
+    roles: tuple[RoleSupervision, ...] = ()
+    supervised_elsewhere: AuditedRows = AuditedRows()
+    end_mark_masked: AuditedRows = AuditedRows()
+    unproved_roles: AuditedRows = AuditedRows()
 
 
 class SplitAudit:
@@ -262,10 +312,10 @@ class SplitAudit:
         self._lengths = array("I")
         self._supervised = 0
         self._bins: dict[int, int] = {}
-        self._truncated, self._unsupervised, self._end = _Found(), _Found(), _Found()
-        self._faults: dict[Fault, _Found] = {"target_lost": _Found(), "special_token": _Found()}
+        self._truncated, self._unsupervised, self._end = FoundRows(), FoundRows(), FoundRows()
+        self._faults: dict[Fault, FoundRows] = {"target_lost": FoundRows(), "special_token": FoundRows()}
 
-    def read(self, lines: Iterable[bytes], file: str, encoder: ExampleEncoder) -> Iterator[int]:
+    def read(self, lines: Iterable[bytes], file: str, encoder: Encoder) -> Iterator[int]:
         """Take the lines of a file of training examples; yields how many were taken so far.
 
         Raises DataLoss: EXAMPLES_CORRUPT, naming ``file`` and the line.
@@ -320,7 +370,7 @@ class SplitAudit:
         return PackingEfficiency(max_length=capacity, sequence_count=sequences, efficiency=filled)
 
 
-class _Found:
+class FoundRows:
     """Counts rows, and remembers the first of them."""
 
     def __init__(self) -> None:

@@ -103,7 +103,7 @@ async def test_the_report_is_an_artifact_of_canonical_json(world: World) -> None
     report = json.loads(data)
     assert canonical_json(report) == data
     assert len(data) == audit.report.size_bytes
-    assert report["format"] == "tunix-rt/supervision-audit/2"
+    assert report["format"] == "tunix-rt/supervision-audit/3"
     assert (report["dataset_digest"], report["max_length"]) == (dataset.digest, 256)
     assert report["splits"][0]["token_count"] == audit.splits[0].token_count
 

@@ -87,6 +87,7 @@ from tunix_rt.v1.dataset_pb2 import (
     ContaminatedRow as ContaminatedRow,
     SupervisionAudit as SupervisionAudit,
     SplitSupervision as SplitSupervision,
+    RoleSupervision as RoleSupervision,
     HistogramBin as HistogramBin,
     AuditedRows as AuditedRows,
     PackingEfficiency as PackingEfficiency,

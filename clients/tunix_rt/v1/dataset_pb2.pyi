@@ -1244,6 +1244,10 @@ class SplitSupervision(_message.Message):
     PACKING_FIELD_NUMBER: _builtins.int
     TARGET_LOST_FIELD_NUMBER: _builtins.int
     SPECIAL_TOKEN_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    SUPERVISED_ELSEWHERE_FIELD_NUMBER: _builtins.int
+    END_MARK_MASKED_FIELD_NUMBER: _builtins.int
+    UNPROVED_ROLES_FIELD_NUMBER: _builtins.int
     split: _builtins.str
     """The split's name."""
     row_count: _builtins.int
@@ -1280,6 +1284,26 @@ class SplitSupervision(_message.Message):
     def special_token(self) -> Global___AuditedRows:
         """Rows of which a text holds a special token of the tokenizer, beside those that the chat template writes."""
 
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleSupervision]:
+        """What of each role's text is supervised, over whole rows; roles that say nothing in this split are left out. Empty for audits that
+        were made before there was this field.
+        """
+
+    @_builtins.property
+    def supervised_elsewhere(self) -> Global___AuditedRows:
+        """Rows with a supervised token that is not the assistant's, or that belongs to a turn which the dataset does not teach."""
+
+    @_builtins.property
+    def end_mark_masked(self) -> Global___AuditedRows:
+        """Rows in which an end mark of a turn that the dataset teaches is not supervised."""
+
+    @_builtins.property
+    def unproved_roles(self) -> Global___AuditedRows:
+        """Rows of which it cannot be proved who speaks where: the chat template does not write names in place of texts as it writes the texts.
+        They are in no figure of a role, and nothing is wrong with what is learned of them otherwise.
+        """
+
     def __init__(
         self,
         *,
@@ -1294,14 +1318,119 @@ class SplitSupervision(_message.Message):
         packing: _abc.Iterable[Global___PackingEfficiency] | None = ...,
         target_lost: Global___AuditedRows | None = ...,
         special_token: Global___AuditedRows | None = ...,
+        roles: _abc.Iterable[Global___RoleSupervision] | None = ...,
+        supervised_elsewhere: Global___AuditedRows | None = ...,
+        end_mark_masked: Global___AuditedRows | None = ...,
+        unproved_roles: Global___AuditedRows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_unsupervised", b"end_unsupervised", "special_token", b"special_token", "target_lost", b"target_lost", "truncated", b"truncated", "unsupervised", b"unsupervised"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_mark_masked", b"end_mark_masked", "end_unsupervised", b"end_unsupervised", "special_token", b"special_token", "supervised_elsewhere", b"supervised_elsewhere", "target_lost", b"target_lost", "truncated", b"truncated", "unproved_roles", b"unproved_roles", "unsupervised", b"unsupervised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_unsupervised", b"end_unsupervised", "packing", b"packing", "row_count", b"row_count", "special_token", b"special_token", "split", b"split", "supervised_token_count", b"supervised_token_count", "supervised_tokens", b"supervised_tokens", "target_lost", b"target_lost", "token_count", b"token_count", "truncated", b"truncated", "unsupervised", b"unsupervised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_mark_masked", b"end_mark_masked", "end_unsupervised", b"end_unsupervised", "packing", b"packing", "roles", b"roles", "row_count", b"row_count", "special_token", b"special_token", "split", b"split", "supervised_elsewhere", b"supervised_elsewhere", "supervised_token_count", b"supervised_token_count", "supervised_tokens", b"supervised_tokens", "target_lost", b"target_lost", "token_count", b"token_count", "truncated", b"truncated", "unproved_roles", b"unproved_roles", "unsupervised", b"unsupervised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SplitSupervision: _TypeAlias = SplitSupervision  # noqa: Y015
+
+@_typing.final
+class RoleSupervision(_message.Message):
+    """What of one role's text is supervised. Who speaks where is found from the conversation and the chat template, not from the loss mask. A
+    row that is several training examples counts once for each.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Part:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RoleSupervision._Part.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PART_UNSPECIFIED: RoleSupervision._Part.ValueType  # 0
+        """Never sent."""
+        PART_SYSTEM: RoleSupervision._Part.ValueType  # 1
+        """A system instruction, that of the chat template's value among them."""
+        PART_DEVELOPER: RoleSupervision._Part.ValueType  # 2
+        """A developer's instruction."""
+        PART_USER: RoleSupervision._Part.ValueType  # 3
+        """The user."""
+        PART_ASSISTANT: RoleSupervision._Part.ValueType  # 4
+        """The model."""
+        PART_TOOL: RoleSupervision._Part.ValueType  # 5
+        """The result of a tool call."""
+        PART_TEMPLATE: RoleSupervision._Part.ValueType  # 6
+        """Nobody: what the chat template writes around the turns, tools that are offered among it."""
+        PART_UNPROVED: RoleSupervision._Part.ValueType  # 7
+        """Not known: the rows of `SplitSupervision.unproved_roles`."""
+
+    class Part(_Part, metaclass=_PartEnumTypeWrapper):
+        """Who speaks."""
+
+    PART_UNSPECIFIED: RoleSupervision.Part.ValueType  # 0
+    """Never sent."""
+    PART_SYSTEM: RoleSupervision.Part.ValueType  # 1
+    """A system instruction, that of the chat template's value among them."""
+    PART_DEVELOPER: RoleSupervision.Part.ValueType  # 2
+    """A developer's instruction."""
+    PART_USER: RoleSupervision.Part.ValueType  # 3
+    """The user."""
+    PART_ASSISTANT: RoleSupervision.Part.ValueType  # 4
+    """The model."""
+    PART_TOOL: RoleSupervision.Part.ValueType  # 5
+    """The result of a tool call."""
+    PART_TEMPLATE: RoleSupervision.Part.ValueType  # 6
+    """Nobody: what the chat template writes around the turns, tools that are offered among it."""
+    PART_UNPROVED: RoleSupervision.Part.ValueType  # 7
+    """Not known: the rows of `SplitSupervision.unproved_roles`."""
+
+    PART_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    SUPERVISED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TURN_COUNT_FIELD_NUMBER: _builtins.int
+    SUPERVISED_TURN_COUNT_FIELD_NUMBER: _builtins.int
+    END_MARK_COUNT_FIELD_NUMBER: _builtins.int
+    SUPERVISED_END_MARK_COUNT_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_COUNT_FIELD_NUMBER: _builtins.int
+    SUPERVISED_TOOL_CALL_COUNT_FIELD_NUMBER: _builtins.int
+    part: Global___RoleSupervision.Part.ValueType
+    """Who speaks."""
+    token_count: _builtins.int
+    """Tokens of this part. A turn that the dataset teaches has all that the model writes, its end among it. Of other turns it is from the
+    first of their texts to the last, and of the assistant's up to the end mark. The parts together have the tokens of all rows.
+    """
+    supervised_token_count: _builtins.int
+    """Those of them that are supervised."""
+    turn_count: _builtins.int
+    """Turns."""
+    supervised_turn_count: _builtins.int
+    """Turns with a supervised token."""
+    end_mark_count: _builtins.int
+    """End marks of the assistant's turns, where it is certain which turn they end."""
+    supervised_end_mark_count: _builtins.int
+    """End marks that are supervised."""
+    tool_call_count: _builtins.int
+    """Tool calls of the assistant's."""
+    supervised_tool_call_count: _builtins.int
+    """Tool calls that are supervised whole, from the first of their texts to the last."""
+    def __init__(
+        self,
+        *,
+        part: Global___RoleSupervision.Part.ValueType = ...,
+        token_count: _builtins.int = ...,
+        supervised_token_count: _builtins.int = ...,
+        turn_count: _builtins.int = ...,
+        supervised_turn_count: _builtins.int = ...,
+        end_mark_count: _builtins.int = ...,
+        supervised_end_mark_count: _builtins.int = ...,
+        tool_call_count: _builtins.int = ...,
+        supervised_tool_call_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_mark_count", b"end_mark_count", "part", b"part", "supervised_end_mark_count", b"supervised_end_mark_count", "supervised_token_count", b"supervised_token_count", "supervised_tool_call_count", b"supervised_tool_call_count", "supervised_turn_count", b"supervised_turn_count", "token_count", b"token_count", "tool_call_count", b"tool_call_count", "turn_count", b"turn_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleSupervision: _TypeAlias = RoleSupervision  # noqa: Y015
 
 @_typing.final
 class HistogramBin(_message.Message):

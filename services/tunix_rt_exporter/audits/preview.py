@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from tunix_rt_exporter.audits.roles import row_of
 from tunix_rt_exporter.audits.service import LEARNED_SPLIT, split_named, stored_tokenizer
 from tunix_rt_exporter.datasets.model import CONVERSATION_EXAMPLE, BuildResult, Dataset, SplitFiles
 from tunix_rt_kit.artifacts import ArtifactStore
@@ -81,7 +82,7 @@ class RowPreviews:
         shown: dict[str, int] = {}
         for place in splits:
             for example in self._examples(place, row_id):
-                row = _row_of(example)
+                row = row_of(example)
                 if row not in shown and len(shown) == (count or DEFAULT_ROWS):
                     return
                 shown[row] = shown.get(row, 0) + 1
@@ -90,7 +91,7 @@ class RowPreviews:
 
     def _found(self, splits: Sequence[SplitFiles], begun: str) -> tuple[list[SplitFiles], str]:
         """The split that holds the row whose id begins with some digits, and its id."""
-        found = {_row_of(example): split for split in splits for example in self._examples(split, begun)}
+        found = {row_of(example): split for split in splits for example in self._examples(split, begun)}
         where = "the dataset" if len(splits) > 1 else f"split {splits[0].split}"
         if not found:
             raise NotFound.of_field(
@@ -118,11 +119,6 @@ class RowPreviews:
                 example = parse_example(line, file.path, number)
                 if example.id.startswith(begun):
                     yield example
-
-
-def _row_of(example: TextExample) -> str:
-    """The id of an example's row: where a row is several examples, the turn that each teaches follows it."""
-    return example.id.partition(":")[0]
 
 
 def _check(row_id: str, count: int) -> None:

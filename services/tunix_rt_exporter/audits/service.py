@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Final, Protocol
 
+from tunix_rt_exporter.audits.roles import RoleCounts
 from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch
 from tunix_rt_exporter.datasets.derived import LockPerKey
 from tunix_rt_exporter.datasets.model import (
@@ -143,7 +144,7 @@ def _place(made: StoredAudit) -> Mapping[str, Any]:
 
 
 AUDIT_NAME: Final = "datasets/{dataset_id}@{version}/supervisionAudits/{audit}"
-REPORT_FORMAT: Final = "tunix-rt/supervision-audit/2"
+REPORT_FORMAT: Final = "tunix-rt/supervision-audit/3"
 DEFAULT_LENGTH: Final = 256
 MAX_LENGTH: Final = 1 << 20
 MAX_PACKING_LENGTHS: Final = 16
@@ -309,17 +310,21 @@ class DatasetAudits:
         audits, splits = [], []
         for split in result.splits:
             audit = SplitAudit(split.split, max_length=question.max_length, end_id=end_id)
-            audits.append(audit)
+            traces = chain.from_iterable(
+                batch for _, batch in stored_rows(self._artifacts, result, split.split)
+            )
+            roles = RoleCounts(dataset.spec, traces, tokenizer, encoder)
+            audits.append((audit, roles))
             file = split.files.get(CONVERSATION_EXAMPLE) or split.files["training_example"]
             lines = self._artifacts.iter_lines(file.digest)
-            for count in audit.read(lines, file.path, encoder):
+            for count in audit.read(lines, file.path, roles):
                 # A conversation may be several examples.
                 counted = done + min(count, split.row_count)
                 yield from progress.of("counting tokens", counted, total, "rows")
             done += split.row_count
-        for number, audit in enumerate(audits):
+        for number, (audit, roles) in enumerate(audits):
             yield from progress.of("packing", number, len(audits), "splits")
-            splits.append(audit.result(question.packing_lengths))
+            splits.append(roles.added_to(audit.result(question.packing_lengths)))
         return self._repository.store(self._stored(dataset, result, question, audit_id, tuple(splits)))
 
     def get(self, name: str) -> tuple[str, StoredAudit]:

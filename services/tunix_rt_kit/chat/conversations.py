@@ -146,12 +146,26 @@ class ConversationRenderer:
         It has one, or where the template changes earlier turns one for each turn that is learned. Raises
         InvalidArgument (CHAT_TEMPLATE_INVALID) and Unavailable where the template cannot be run.
         """
-        rows = [self._row(conversation) for conversation in conversations]
-        written = iter(self._rendered([row for row in rows if isinstance(row, _Row)]))
-        found = [row if isinstance(row, Unrendered) else self._examples(row, next(written)) for row in rows]
+        found = self._masks(conversations)
         proofs = iter(self._proved([each for each in found if isinstance(each, _Examples)]))
         for each in found:
             yield each if isinstance(each, Unrendered) else next(proofs)
+
+    def masks(
+        self, conversations: Sequence[Conversation]
+    ) -> list[tuple[RenderedConversation, ...] | Unrendered]:
+        """As `render`, without the proof that a text holds what its conversation says."""
+        return [
+            found
+            if isinstance(found, Unrendered)
+            else tuple(example.conversation(found.row.added) for example in found.examples)
+            for found in self._masks(conversations)
+        ]
+
+    def _masks(self, conversations: Sequence[Conversation]) -> list[_Examples | Unrendered]:
+        rows = [self._row(conversation) for conversation in conversations]
+        written = iter(self._rendered([row for row in rows if isinstance(row, _Row)]))
+        return [row if isinstance(row, Unrendered) else self._examples(row, next(written)) for row in rows]
 
     def _row(self, conversation: Conversation) -> _Row | Unrendered:
         assert conversation.learned

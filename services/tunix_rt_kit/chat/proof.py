@@ -17,6 +17,7 @@ from tunix_rt_kit.chat.messages import Message, ToolCall, json_object
 
 Span = tuple[int, int]
 _IN_ORDER: Final = ("user", "tool")
+_CALL: Final = re.compile(r"\.tool_calls\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,19 @@ class _Part:
     message: int | None
     exact: tuple[str, ...]
     loose: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedText:
+    """A text of a conversation: where its name stands in the rendering with names, and where it itself does.
+
+    ``message`` is the number of its message, None for a tool that is offered, ``call`` that of its tool call.
+    """
+
+    message: int | None
+    call: int | None
+    named: Span
+    span: Span
 
 
 class Parts:
@@ -105,6 +119,22 @@ class Parts:
         missing += [f"messages[{turn}], its end" for turn, is_closed in closed.items() if not is_closed]
         return list(dict.fromkeys(missing))
 
+    def placed(self, hidden: str, text: str) -> list[PlacedText] | None:
+        """Where each text stands, from left to right, as often as it does.
+
+        None if ``text`` is not ``hidden``, the rendering with names, with a text for each name.
+        """
+        found, wrong = self._in_order(hidden, text, {})
+        if wrong is not None or not found:
+            return None
+        named = [match.span() for match in self._name.finditer(hidden)]
+        parts = [self._parts[number] for number, _ in found]
+        calls = [_CALL.search(part.label) for part in parts]
+        return [
+            PlacedText(part.message, int(call[1]) if call else None, *spans)
+            for part, call, *spans in zip(parts, calls, named, (span for _, span in found), strict=True)
+        ]
+
     def _is_heard(self, message: int) -> bool:
         return self._speakers[message] != "assistant"
 
@@ -112,10 +142,20 @@ class Parts:
         self, hidden: str, text: str, spans: Mapping[int, Span]
     ) -> tuple[dict[int, list[Span]], str | None]:
         """Where each part stands in the text; or the field at which the text is another."""
-        pieces = self._name.split(hidden)
         places: dict[int, list[Span]] = {}
+        found, wrong = self._in_order(hidden, text, spans)
+        for number, span in found:
+            places.setdefault(number, []).append(span)
+        return places, wrong
+
+    def _in_order(
+        self, hidden: str, text: str, spans: Mapping[int, Span]
+    ) -> tuple[list[tuple[int, Span]], str | None]:
+        """The same, from left to right."""
+        pieces = self._name.split(hidden)
+        found: list[tuple[int, Span]] = []
         if not text.startswith(pieces[0]):
-            return {}, self._parts[int(pieces[1] or pieces[2])].label if len(pieces) > 1 else "messages"
+            return [], self._parts[int(pieces[1] or pieces[2])].label if len(pieces) > 1 else "messages"
         at = len(pieces[0])
         for index in range(1, len(pieces), 3):
             number, behind = int(pieces[index] or pieces[index + 1]), pieces[index + 2]
@@ -125,12 +165,12 @@ class Parts:
                 end = at + len(form)
                 follows = text.startswith(behind, end) and (not is_last or end + len(behind) == len(text))
                 if follows and text.startswith(form, at):
-                    places.setdefault(number, []).append((at, end))
+                    found.append((number, (at, end)))
                     at = end + len(behind)
                     break
             else:
-                return {}, part.label
-        return places, None
+                return [], part.label
+        return found, None
 
     def _asked(self, index: int, message: Message) -> Message:
         if message.role == "assistant" or not message.content:
