@@ -273,10 +273,10 @@ class SplitSupervision(Value):
     are the faults of ``TokenExample``. The histogram's bins are 0, 1, 2 to 3, 4 to 7 and so on, from the
     first to the last that has rows.
 
-    ``roles`` has the parts that there are in these rows. Rows of ``supervised_elsewhere`` learn a token that is
-    not the assistant's, or is of a turn that the dataset does not teach; those of ``end_mark_masked`` do not
-    learn an end mark of a turn that it teaches; of those of ``unproved_roles`` it cannot be proved who speaks
-    where.
+    ``roles`` has the parts that there are in these rows. Rows of ``supervised_elsewhere`` learn a token that
+    is not the assistant's, or is of a turn that the dataset does not teach; those of ``end_mark_masked`` do
+    not learn an end mark of a turn that it teaches; of those of ``unproved_roles`` it cannot be proved who
+    speaks where.
     """
 
     split: str

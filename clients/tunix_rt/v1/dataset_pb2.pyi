@@ -1400,7 +1400,7 @@ class RoleSupervision(_message.Message):
     supervised_token_count: _builtins.int
     """Those of them that are supervised."""
     turn_count: _builtins.int
-    """Turns."""
+    """Turns with a text."""
     supervised_turn_count: _builtins.int
     """Turns with a supervised token."""
     end_mark_count: _builtins.int

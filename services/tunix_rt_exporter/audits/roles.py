@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Final, get_args
 
 from tunix_rt_exporter.datasets.model import DatasetSpec, SourceTrace
@@ -38,17 +38,29 @@ def row_of(example: TextExample) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A training example with its tokens, and the place of each of them in its text."""
+    """A training example with its tokens: what stands before the character ``ends[i]``, and behind the token
+    before, is the token i's. Tokens for parts of one character have the same end."""
 
     text: TextExample
     row: TokenExample
-    starts: Sequence[int]
     ends: Sequence[int]
+
+    @classmethod
+    def of(cls, text: TextExample, row: TokenExample, ends: Sequence[Sequence[int]]) -> _Placed:
+        """Args: ``ends`` are those in each segment. Some tokenizers leave a blank out, which counts for the
+        token behind it, or for the last."""
+        at = 0
+        joined: list[int] = []
+        for segment, found in zip(text.segments, ends, strict=True):
+            joined += [end + at for end in found]
+            at += len(segment.text)
+            joined[-1:] = [at] if found else joined[-1:]
+        return cls(text, row, joined)
 
     @property
     def in_order(self) -> bool:
         """Whether the tokens stand in the text as in the row, as most tokenizers have it."""
-        return all(list(places) == sorted(places) for places in (self.starts, self.ends))
+        return self.ends == sorted(self.ends)
 
     @property
     def whole_text(self) -> str:
@@ -56,8 +68,11 @@ class _Placed:
 
     def tokens(self, span: Span) -> Span:
         """The tokens that hold a character of a span."""
-        first, end = bisect_right(self.ends, span[0]), bisect_left(self.starts, span[1])
-        return first, max(first, end)
+        start, end = span
+        first, behind = bisect_right(self.ends, start), bisect_right(self.ends, end)
+        if start < end and behind < len(self.ends) and (behind == 0 or self.ends[behind - 1] < end):
+            behind += 1
+        return first, max(first, behind) if start < end else first
 
     def learned(self, tokens: Span) -> int:
         """How many of these tokens are learned."""
@@ -98,11 +113,11 @@ class RoleCounts:
 
     def encode(self, examples: Sequence[TextExample]) -> Sequence[TokenExample]:
         """As `ExampleEncoder.encode`; raises DataLoss: EXAMPLES_CORRUPT, rows are not those of the traces."""
-        encoded = self._tokenizer.encode_places(segment_texts(examples))
+        encoded = self._tokenizer.encode_ends(segment_texts(examples))
         rows = self._encoder.encode(examples, [ids for ids, _ in encoded])
-        places = iter(places for _, places in encoded)
+        ends = iter(ends for _, ends in encoded)
         self._waiting += [
-            _placed(example, row, [next(places) for _ in example.segments])
+            _Placed.of(example, row, [next(ends) for _ in example.segments])
             for example, row in zip(examples, rows, strict=True)
         ]
         # More examples of the last row may follow.
@@ -200,12 +215,3 @@ class RoleCounts:
 
 def _row_of_placed(one: _Placed) -> str:
     return row_of(one.text)
-
-
-def _placed(example: TextExample, row: TokenExample, places: Sequence[Sequence[Span]]) -> _Placed:
-    at, moved = 0, []
-    for segment, found in zip(example.segments, places, strict=True):
-        moved.append([(start + at, end + at) for start, end in found])
-        at += len(segment.text)
-    joined = list(chain.from_iterable(moved))
-    return _Placed(example, row, [start for start, _ in joined], [end for _, end in joined])

@@ -126,16 +126,15 @@ class TurnFinder:
             if start is None or end is None:
                 return None
             taught[turn.message] = (start, end)
-        runs = list(_runs(placed, taught))
-        edges = sorted((start, end) for _, start, end in [*runs, *((0, *span) for span in taught.values())])
-        if any(end > start for (_, end), (start, _) in pairwise(edges)):
+        runs = sorted([*_runs(placed, taught), *((*span, turn) for turn, span in taught.items())])
+        if any(end > start for (_, end, _), (start, _, _) in pairwise(runs)):
             return None
-        spans: dict[int, list[Span]] = {turn: [span] for turn, span in taught.items()}
         marks = {turn: self._mark_of_taught(placed, turn, text, span) for turn, span in taught.items()}
-        for (number, start, end), (following, limit, _) in pairwise([*runs, (len(messages), len(text), 0)]):
-            is_closed_here = messages[number].role == "assistant" and number not in taught
-            if is_closed_here and following == number + 1:
-                limit = min([limit, *(first for first, _ in taught.values() if first >= end)])
+        spans: dict[int, list[Span]] = {}
+        for (start, end, number), (limit, _, following) in pairwise([*runs, (len(text), 0, len(messages))]):
+            is_untaught = messages[number].role == "assistant" and number not in taught
+            # Else the next end mark may be another turn's, of which there is no text.
+            if is_untaught and following == number + 1:
                 marks[number] = mark = self._end_mark(text, end, limit)
                 end = mark[1] if mark else end
             spans.setdefault(number, []).append((start, end))
@@ -173,14 +172,14 @@ def _moved(placed: Sequence[PlacedText], at: int) -> int | None:
 
 
 def _runs(placed: Sequence[PlacedText], taught: Mapping[int, Span]) -> Iterator[tuple[int, int, int]]:
-    """Each message with where its texts stand that follow one another, but for those in turns that are
+    """Where texts of one message stand that follow one another, and its number; not those in turns that are
     taught."""
     for message, texts in groupby(placed, key=lambda each: each.message):
         spans = [each.span for each in texts]
         start, end = spans[0][0], spans[-1][1]
         first, behind = taught.get(message, (0, -1)) if message is not None else (0, -1)
         if message is not None and not (first <= start and end <= behind):
-            yield message, start, end
+            yield start, end, message
 
 
 def _calls(placed: Sequence[PlacedText], message: int) -> tuple[Span, ...]:

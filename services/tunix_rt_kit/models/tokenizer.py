@@ -56,11 +56,11 @@ class TextTokenizer:
             found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [list(encoding.ids) for encoding in found]
 
-    def encode_places(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """``encode_batch``, with the place of each token in its text: first character, and that behind."""
+    def encode_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """``encode_batch``, and of each token the character behind it in its text."""
         with _failures("cannot be used"):
             found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [(list(encoding.ids), list(encoding.offsets)) for encoding in found]
+        return [(list(encoding.ids), [end for _, end in encoding.offsets]) for encoding in found]
 
     def decode_batch(self, sequences: Sequence[Sequence[int]]) -> list[str]:
         """``decode`` of many sequences at once."""
