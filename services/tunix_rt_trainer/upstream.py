@@ -90,6 +90,8 @@ class ExporterDatasets:
                 end_unsupervised=_found(split.end_unsupervised),
                 target_lost=_found(split.target_lost),
                 special_token=_found(split.special_token),
+                supervised_elsewhere=_found(split.supervised_elsewhere),
+                end_mark_masked=_found(split.end_mark_masked),
             )
             for split in last.audit.splits
         }

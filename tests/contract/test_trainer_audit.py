@@ -87,6 +87,18 @@ async def test_rows_that_cannot_be_learned_are_named(
     assert not jobs.training_jobs
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("supervised_elsewhere", "SUPERVISED_ELSEWHERE"), ("end_mark_masked", "END_NOT_SUPERVISED")],
+)
+async def test_a_wrong_loss_mask_is_not_trained_on(world: World, fault: str, reason: str) -> None:
+    world.exporter.add(train=rows(3))
+    world.exporter.faults_of_roles[fault] = v1.AuditedRows(row_count=2, example_row_ids=["a", "b"])
+    error = await refused(world.create())
+    assert (error.code, error.reason) == ("FAILED_PRECONDITION", reason)
+    assert ": a, b; " in error.message
+
+
 async def test_five_rows_are_named_and_the_rest_counted(world: World) -> None:
     world.exporter.add(train=[{**LONG, "id": f"row-{number}"} for number in range(30)])
     error = await refused(world.create())

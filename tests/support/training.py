@@ -59,6 +59,7 @@ class FakeExporter(v1.ExporterServicer):
         self.calls = 0
         self.audit_pause_s = 0.0
         self.audits: list[v1.AuditSupervisionRequest] = []
+        self.faults_of_roles: dict[str, v1.AuditedRows] = {}
 
     def add(
         self,
@@ -102,7 +103,9 @@ class FakeExporter(v1.ExporterServicer):
                 encoder = ExampleEncoder(tokenizer, CHATML.frame)
                 for done in audit.read(self.artifacts.iter_lines(file.digest), file.path, encoder):
                     yield v1.AuditSupervisionResponse(progress=v1.Progress(completed=done))
-                splits.append(_supervision(audit.result([request.max_length])))
+                found = _supervision(audit.result([request.max_length]))
+                splits.append(v1.SplitSupervision(**self.faults_of_roles))
+                splits[-1].MergeFrom(found)
         except DomainError as error:
             _abort(context, error)
         yield v1.AuditSupervisionResponse(audit=v1.SupervisionAudit(splits=splits))

@@ -11,6 +11,13 @@ import typer
 
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import idle
+from tunix_rt.cli.audit_view import (
+    AuditOptions,
+    model_tokenizer,
+    print_audit,
+    print_audits,
+    supervision_audit,
+)
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.dataset_options import DatasetOptions, NgramOption
 from tunix_rt.cli.dataset_preview import (
@@ -21,15 +28,11 @@ from tunix_rt.cli.dataset_preview import (
     write_page,
 )
 from tunix_rt.cli.dataset_view import (
-    AuditOptions,
     LeakDocument,
     added_since,
     dataset_row,
     first_dropped,
     fitting_models,
-    model_tokenizer,
-    print_audit,
-    print_audits,
     print_dataset,
     print_dropped,
     run_audit,
@@ -311,10 +314,11 @@ def delete(
     app,
     "audit",
     example=(
+        "tunix-rt dataset audit gsm8k@3 --base-model smollm2-135m-instruct",
         "tunix-rt dataset audit gsm8k@3 --against gsm8k-test",
         "tunix-rt dataset audit --against gsm8k-test --json",
     ),
-    prints=list[LeakDocument],
+    prints=(list[LeakDocument], v1.SupervisionAudit),
 )
 def audit(
     session: Session,
@@ -322,26 +326,54 @@ def audit(
         str | None,
         typer.Argument(
             metavar="[DATASET]",
-            help="ID, or ID@VERSION. Left out: all datasets.",
+            help="ID, or ID@VERSION. Left out, with --against: all datasets.",
             autocompletion=completes("datasets"),
         ),
     ] = None,
     against: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--against", metavar="EVALSET", help="The eval set.", autocompletion=completes("evalSets")
+            "--against",
+            metavar="EVALSET",
+            help="Find rows that leak this eval set.",
+            autocompletion=completes("evalSets"),
         ),
-    ] = ...,  # type: ignore[assignment]
+    ] = None,
     ngram_words: NgramOption = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model",
+            metavar="BASE_MODEL",
+            help="Count what this model would learn of each role; the result is kept.",
+        ),
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=1, help="For --base-model: most tokens of an example.")
+    ] = 256,
 ) -> None:
-    """Find rows that leak an eval set, and the checkpoints, evaluations and reports that they affect.
+    """Count what is learned of what each role says, or find rows that leak an eval set, and the checkpoints,
+    evaluations and reports that they affect.
 
     Only rows of the split train are learned. An eval set that was made from a held-out split is also
     found in that split, which is expected.
     """
-    run_audit(
-        session,
-        resource_name("evalSets", against),
-        dataset_name(dataset) if dataset else None,
-        v1.Decontamination(ngram_words=ngram_words),
-    )
+    if (against is None) == (base_model is None):
+        raise typer.BadParameter("one of the two is needed", param_hint="'--against' / '--base-model'")
+    name = dataset_name(dataset) if dataset else None
+    if against is not None:
+        rule = v1.Decontamination(ngram_words=ngram_words)
+        run_audit(session, resource_name("evalSets", against), name, rule)
+        return
+    if name is None or base_model is None:
+        raise typer.BadParameter(
+            "is needed with --base-model, which counts one dataset", param_hint="DATASET"
+        )
+    if ngram_words is not None:
+        raise typer.BadParameter("needs --against, whose items are looked for", param_hint="'--ngram-words'")
+    with session.connect() as client, session.progress() as progress:
+        name = named(session, client, name)
+        made = supervision_audit(
+            client, progress, name, base_model, max_length=max_length, packing_lengths=()
+        )
+    session.show(made, print_audit)

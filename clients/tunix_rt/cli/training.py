@@ -8,9 +8,9 @@ import typer
 
 from tunix_rt import Client, jobs, v1
 from tunix_rt.cli import tables
+from tunix_rt.cli.audit_view import model_tokenizer
 from tunix_rt.cli.command import command, group
 from tunix_rt.cli.dataset_preview import examples, print_examples
-from tunix_rt.cli.dataset_view import model_tokenizer
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.labels import (
     ChangeOptions,

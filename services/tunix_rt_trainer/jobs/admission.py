@@ -128,8 +128,8 @@ def check_rows(spec: TrainingSpec, inputs: TrainingInput, findings: Mapping[str,
     """Refuse a dataset with rows that cannot be learned as they are, and name them.
 
     Raises:
-        FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE, END_NOT_SUPERVISED, TARGET_LOST or
-        SPECIAL_TOKEN_IN_TEXT.
+        FailedPrecondition: EXAMPLE_TOO_LONG, EXAMPLE_WITHOUT_RESPONSE, END_NOT_SUPERVISED, TARGET_LOST,
+        SPECIAL_TOKEN_IN_TEXT or SUPERVISED_ELSEWHERE.
     """
     splits = [TRAIN_SPLIT] if inputs.validation is None else [TRAIN_SPLIT, VALIDATION_SPLIT]
     for split in splits:
@@ -140,6 +140,8 @@ def check_rows(spec: TrainingSpec, inputs: TrainingInput, findings: Mapping[str,
             (NO_END, found.end_unsupervised),
             (LOST, found.target_lost),
             (SPECIAL, found.special_token),
+            (NO_END, found.end_mark_masked),
+            (ELSEWHERE, found.supervised_elsewhere),
         ):
             if rows.row_count:
                 first = rows.first_ids[0]
@@ -245,6 +247,13 @@ SPECIAL: Final = Problem(
     "SPECIAL_TOKEN_IN_TEXT",
     "with a special token of the model in a text, which would be read as a command",
     "build the dataset for this model (tunix-rt dataset build --base-model), which leaves these traces out",
+)
+
+
+ELSEWHERE: Final = Problem(
+    "SUPERVISED_ELSEWHERE",
+    "such that the model would learn what another says, or a turn that is not to be learned",
+    "build the dataset again: what built it set a wrong loss mask",
 )
 
 

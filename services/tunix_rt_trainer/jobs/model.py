@@ -244,6 +244,8 @@ class SplitFindings(Value):
     end_unsupervised: FoundRows
     target_lost: FoundRows
     special_token: FoundRows
+    supervised_elsewhere: FoundRows
+    end_mark_masked: FoundRows
 
 
 class TrainingInput(Value):

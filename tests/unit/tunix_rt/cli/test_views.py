@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tunix_rt import v1
 from tunix_rt.cli import tables
+from tunix_rt.cli.audit_view import print_audit
 from tunix_rt.cli.comparisons import print_comparison
 from tunix_rt.cli.dataset_preview import examples, print_examples, write_page
 from tunix_rt.cli.dataset_view import print_dataset, print_dropped, print_leaks
@@ -415,3 +416,19 @@ def test_an_evaluation_is_shown_with_its_name_tags_note_and_type(console: Consol
     for line in ("name", "first", "a, b", "two", "dtype", "bfloat16"):
         assert line in told
     assert "\x1b[31m" not in told
+
+
+def test_an_audit_shows_what_is_learned_of_each_role_and_what_is_wrong(console: Console) -> None:
+    part = v1.RoleSupervision
+    said = part(part=part.PART_ASSISTANT, token_count=1234, supervised_token_count=1200, turn_count=9)
+    said.supervised_turn_count, said.end_mark_count, said.supervised_end_mark_count = 8, 9, 7
+    asked = part(part=part.PART_USER, token_count=50, supervised_token_count=3, turn_count=9)
+    rows = v1.AuditedRows(row_count=1, example_row_ids=[HEX])
+    split = v1.SplitSupervision(split="train", roles=[asked, said], supervised_elsewhere=rows)
+    split.end_mark_masked.CopyFrom(rows)
+    print_audit(console, v1.SupervisionAudit(name="a", splits=[split]))
+    lines = [" ".join(line.split()) for line in shown(console).splitlines()]
+    assert "assistant train 1,234 1,200 8 of 9 7 of 9 -" in lines
+    assert "user train 50 3 0 of 9 - -" in lines
+    assert any(line.startswith("another's text is learned") for line in lines)
+    assert any(line.startswith("end mark of a turn not learned train 1") for line in lines)
