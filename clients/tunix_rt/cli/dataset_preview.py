@@ -141,10 +141,13 @@ def _token_lines(one: Example, coloured: bool) -> Iterable[Text]:
         yield Text(visible(line), _LEARNED if token.learned and coloured else "")
 
 
-def write_page(path: Path, title: str, found: Sequence[Example]) -> None:
-    """Write examples as a page that needs nothing beside it, whole or not at all; raises OSError."""
+def write_page(path: Path, title: str, found: Sequence[Example], before: str = "") -> None:
+    """Write examples as a page that needs nothing beside it, whole or not at all; raises OSError.
+
+    ``before`` is HTML that stands between the title and the examples.
+    """
     body = "\n".join(_section(one, found) for one in found)
-    page = _PAGE.format(title=escape(visible(title)), body=body)
+    page = _PAGE.format(title=escape(visible(title)), before=before, body=body)
     with atomic_file(path) as file:
         file.write(page.encode())
 
@@ -182,11 +185,15 @@ h2 {{ font-size: 1rem; margin-top: 2rem; }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8888; padding: 1rem; }}
 mark, .learned {{ background: light-dark(#b9f0c0, #1d5a2a); color: inherit; }}
 .token {{ outline: 1px solid #8884; }}
+th {{ text-align: left; vertical-align: top; padding-right: 1rem; white-space: nowrap; }}
+td {{ overflow-wrap: anywhere; }}
+figure {{ margin: 1.5rem 0; }}
 .fault {{ color: light-dark(#a00, #f88); }}
 </style>
 </head>
 <body>
 <h1>{title}</h1>
+{before}
 <p><mark>What is marked so</mark> is learned; the rest is what the model sees before it.</p>
 {body}
 </body>

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tunix_rt import Client, jobs, v1
-from tunix_rt.cli import tables
+from tunix_rt.cli import idle, tables
 from tunix_rt.cli.audit_view import model_tokenizer
 from tunix_rt.cli.command import command, group
-from tunix_rt.cli.dataset_preview import examples, print_examples
+from tunix_rt.cli.dataset_preview import Example, examples, print_examples
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.labels import (
     ChangeOptions,
@@ -34,10 +36,12 @@ from tunix_rt.cli.options import (
 )
 from tunix_rt.cli.progress import training_progress
 from tunix_rt.cli.session import Session
+from tunix_rt.cli.training_page import losses_by_step, write_training_page
 from tunix_rt.cli.training_view import print_training_job
 from tunix_rt.naming import CHECKPOINTS, in_folder
 
 app = group("Fine-tune a base model on a dataset.")
+_ROWS_OF_A_PAGE = 3
 
 JobArgument = Annotated[
     str,
@@ -117,7 +121,11 @@ def _row(job: v1.TrainingJob) -> tables.Row:
 @command(
     app,
     "show",
-    example=("tunix-rt train show $JOB", "tunix-rt train show $JOB --rows 3"),
+    example=(
+        "tunix-rt train show $JOB",
+        "tunix-rt train show $JOB --rows 3",
+        "tunix-rt train show $JOB --html job.html",
+    ),
     prints=v1.TrainingJob,
 )
 def show(
@@ -129,19 +137,43 @@ def show(
             "--rows", min=0, max=1000, help="Also show so many rows, with what it learns in colour."
         ),
     ] = 0,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write a page that a browser opens without a server: the job, its losses, rows.",
+        ),
+    ] = None,
 ) -> None:
     """Show one training job: its state, metrics, checkpoint and how long its stages took."""
-    if rows and session.as_json:
+    asked = "--html" if html else "--rows"
+    if (rows or html) and session.as_json:
         told = "writes text; tunix-rt dataset preview --json writes rows as a document"
-        raise typer.BadParameter(told, param_hint="'--rows'")
+        raise typer.BadParameter(told, param_hint=f"'{asked}'")
     found = look_up(session, resource_name("trainingJobs", job))
-    session.show(found, print_training_job)
-    if rows:
+    if html is None:
+        session.show(found, print_training_job)
+    if rows or html:
         with session.connect() as client:
-            tokenizer = model_tokenizer(client, found.spec.base_model)
-            parts = client.exporter.preview_rows(found.spec.dataset, row_count=rows, tokenizer=tokenizer)
-            learned = examples(parts)
-        print_examples(session.out, learned, tokens=False)
+            learned = _learned(client, found, rows or _ROWS_OF_A_PAGE)
+            losses = losses_by_step(_past(client, found)) if html else {}
+        if html is None:
+            print_examples(session.out, learned, tokens=False)
+        else:
+            write_training_page(html, found, losses, learned)
+            session.say_written(len(learned), "example", html)
+
+
+def _learned(client: Client, job: v1.TrainingJob, rows: int) -> list[Example]:
+    """Rows of a job's dataset, token by token."""
+    tokenizer = model_tokenizer(client, job.spec.base_model)
+    return examples(client.exporter.preview_rows(job.spec.dataset, row_count=rows, tokenizer=tokenizer))
+
+
+def _past(client: Client, job: v1.TrainingJob) -> Iterable[v1.WatchTrainingJobResponse]:
+    """What happened in a job that has ended; nothing of one that goes on, whose events do not end."""
+    return client.trainer.watch_training_job(job.name) if idle.has_ended(job) else ()
 
 
 @command(

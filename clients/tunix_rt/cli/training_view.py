@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from tunix_rt import v1
 from tunix_rt.cli import tables, text
@@ -10,35 +10,33 @@ from tunix_rt.cli.labels import label_facts
 from tunix_rt.cli.options import short_name
 
 
+def training_facts(job: v1.TrainingJob) -> list[tuple[str, RenderableType]]:
+    """What is known of a training job, by name; what is not known is empty."""
+    spec, metrics = job.spec, job.latest_metrics
+    return [
+        ("job", job.name),
+        *label_facts(job),
+        ("state", tables.state(v1.TrainingJob.State.Name(job.state))),
+        ("error", job.error.message),
+        ("base model", spec.base_model),
+        ("dataset", f"{short_name(spec.dataset)} ({text.short_digest(job.dataset_digest)})"),
+        ("template", text.short_digest(job.chat_template_digest)),
+        *_spec_facts(spec),
+        ("steps", f"{metrics.step:,} of {spec.max_steps:,}"),
+        ("loss", f"{metrics.loss:.6f}" if metrics.step else ""),
+        ("validation loss", f"{metrics.validation_loss:.6f}" if metrics.HasField("validation_loss") else ""),
+        ("checkpoint", job.checkpoint),
+        ("best checkpoint", job.best_checkpoint),
+        ("stages", tables.stage_line(job.stage_timings)),
+        ("attempts", _attempts(job)),
+        ("created", tables.moment(job.create_time)),
+        ("deleted", tables.deleted(job)),
+    ]
+
+
 def print_training_job(console: Console, job: v1.TrainingJob) -> None:
     """A training job as a sheet of facts."""
-    spec, metrics = job.spec, job.latest_metrics
-    console.print(
-        tables.facts(
-            [
-                ("job", job.name),
-                *label_facts(job),
-                ("state", tables.state(v1.TrainingJob.State.Name(job.state))),
-                ("error", job.error.message),
-                ("base model", spec.base_model),
-                ("dataset", f"{short_name(spec.dataset)} ({text.short_digest(job.dataset_digest)})"),
-                ("template", text.short_digest(job.chat_template_digest)),
-                *_spec_facts(spec),
-                ("steps", f"{metrics.step:,} of {spec.max_steps:,}"),
-                ("loss", f"{metrics.loss:.6f}" if metrics.step else ""),
-                (
-                    "validation loss",
-                    f"{metrics.validation_loss:.6f}" if metrics.HasField("validation_loss") else "",
-                ),
-                ("checkpoint", job.checkpoint),
-                ("best checkpoint", job.best_checkpoint),
-                ("stages", tables.stage_line(job.stage_timings)),
-                ("attempts", _attempts(job)),
-                ("created", tables.moment(job.create_time)),
-                ("deleted", tables.deleted(job)),
-            ]
-        )
-    )
+    console.print(tables.facts(training_facts(job)))
     if job.HasField("delete_time"):
         return
     if job.state in (v1.TrainingJob.STATE_FAILED, v1.TrainingJob.STATE_CANCELLED):

@@ -20,6 +20,7 @@ from tunix_rt.cli.dataset_view import print_dataset, print_dropped, print_leaks
 from tunix_rt.cli.evaluation_view import dtype_text, how_answered, print_evaluation
 from tunix_rt.cli.session import Session, SharedOptions, as_document
 from tunix_rt.cli.trace_view import trace_panel
+from tunix_rt.cli.training_page import losses_by_step, write_training_page
 from tunix_rt.cli.training_view import print_training_job
 from tunix_rt.leaks import LeakingDataset
 
@@ -103,6 +104,28 @@ def test_a_page_of_a_preview_holds_texts_and_runs_nothing(tmp_path: Path) -> Non
     assert "<title>&lt;i&gt;</title>" in written
     write_page(page, "t", examples(PARTS))
     assert '<span class="learned token" title="id 9">' in page.read_text()
+
+
+def test_a_page_of_a_training_job_has_its_facts_losses_and_rows(tmp_path: Path) -> None:
+    job = v1.TrainingJob(name="trainingJobs/j", display_name="<b>", state=v1.TrainingJob.STATE_SUCCEEDED)
+    job.spec.base_model = "m&m"
+    # The second step was taken twice.
+    taken = [(1, 4.0), (2, 9.0), (2, 3.0), (4, float("nan")), (5, 2.0)]
+    events = [
+        v1.WatchTrainingJobResponse(metrics=v1.TrainingMetrics(step=step, loss=loss)) for step, loss in taken
+    ]
+    losses = losses_by_step([v1.WatchTrainingJobResponse(training_job=job), *events])
+    page = tmp_path / "job.html"
+    write_training_page(page, job, losses, examples(PARTS))
+    written = page.read_text()
+    assert "<title>What &lt;b&gt; learns</title>" in written
+    assert "<tr><th>base model</th><td>m&amp;m</td></tr>" in written
+    assert "<tr><th>state</th><td>succeeded</td></tr>" in written
+    assert 'points="0.0,0.0 160.0,80.0 640.0,160.0"' in written
+    assert "from 4.0000 at step 1 to 2.0000 at step 5" in written
+    assert '<span class="learned token" title="id 9">' in written
+    write_training_page(page, job, {1: 4.0}, [])
+    assert "<svg" not in page.read_text()
 
 
 def test_dataset_shows_splits_what_was_left_out_and_figures(console: Console) -> None:
