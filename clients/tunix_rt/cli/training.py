@@ -142,7 +142,7 @@ def show(
         typer.Option(
             "--html",
             metavar="FILE",
-            help="Write a page that a browser opens without a server: the job, its losses, rows.",
+            help="Write a page that needs no server: the job, its losses and 3 rows, or --rows.",
         ),
     ] = None,
 ) -> None:
