@@ -252,3 +252,23 @@ async def test_where_roles_cannot_be_proved_the_row_is_counted_as_such(
     assert told(split)["assistant"]["turn_count"] == 2
     assert told(split)["user"] == Counter(token_count=len("Three?Four?"), turn_count=2)
     assert not split.supervised_elsewhere.row_count
+
+
+async def test_a_blank_that_the_tokenizer_leaves_out_is_nobody_elses(
+    world: Exporting, tokenizer: v1.ArtifactFile
+) -> None:
+    store = ArtifactStore(world.settings.artifacts)
+    data = json.loads(store.read_bytes(tokenizer.digest))
+    data["normalizer"] = {"type": "Strip", "strip_left": False, "strip_right": True}
+    stripping = v1.ArtifactFile(digest=store.put_bytes(json.dumps(data).encode()).digest)
+    bare = (
+        "{%- for m in messages -%}{{ m.content }}{%- if m.role == 'assistant' -%}<|im_end|>{%- endif -%}"
+        "{%- endfor -%}"
+    )
+    template = v1.ChatTemplate(jinja=bare, eos_token="<|im_end|>")
+    name = await built(
+        world, conversation(turn("user", "Sum: "), turn("assistant", "5")), chat_template=template
+    )
+    split = await audited(world, name, stripping)
+    assert told(split)["user"] == Counter(token_count=len("Sum:"), turn_count=1)
+    assert not split.supervised_elsewhere.row_count
