@@ -66,4 +66,4 @@ def _rows(options: Options, count: int) -> list[v1.Trace]:
         return rows
     # As many as GSM8K's training set has.
     distinct = min(count, 7_473, capacity())
-    return [trace_from_json(json.dumps(trace.to_dict())) for trace in generate_traces(distinct, seed=1)]
+    return [trace_from_json(trace.to_json()) for trace in generate_traces(distinct, seed=1)]

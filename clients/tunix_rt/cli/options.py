@@ -317,7 +317,11 @@ class ProblemOptions:
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same problems.")] = 0
     families: Annotated[
         list[str] | None,
-        typer.Option("--families", help="Kinds of problem, joined by commas. Left out: all."),
+        typer.Option(
+            "--families",
+            help="Kinds of problem, joined by commas. Left out: all, but for calculator, unit_converter and "
+            "small_talk, which are conversations with tools.",
+        ),
     ] = None
     difficulty: Annotated[
         Literal["easy", "medium", "hard"], typer.Option("--difficulty", help="How hard they are.")

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Annotated, Final, Literal, Self, TypedDict
 
 import typer
-from google.protobuf.json_format import ParseDict
 
 from tunix_rt import Client, v1
 from tunix_rt.cli import text
@@ -22,7 +21,7 @@ from tunix_rt.cli.options import ProblemOptions, not_empty
 from tunix_rt.cli.redaction_options import RedactionOptions, redacted_line
 from tunix_rt.cli.session import Session
 from tunix_rt.cli.table_options import TableOptions
-from tunix_rt.cli.trace_lines import TraceLine
+from tunix_rt.cli.trace_lines import ConversationLine, TraceLine
 from tunix_rt.cli.traces import app
 from tunix_rt.errors import TunixRtError
 from tunix_rt.formats import (
@@ -40,6 +39,7 @@ from tunix_rt.formats import (
     read_records,
     row_count,
     table_format,
+    trace_from_json,
     trace_to_json,
 )
 from tunix_rt.formats.columns import METADATA, listed
@@ -293,8 +293,9 @@ def _total(file: str) -> int | None:
     example=(
         "tunix-rt traces generate --count 512 --seed 7",
         "tunix-rt traces generate --count 100 --difficulty easy -o traces.jsonl",
+        "tunix-rt traces generate --count 400 --families calculator,unit_converter,small_talk",
     ),
-    prints=(ImportedTraces, WrittenFile, Lines(TraceLine)),
+    prints=(ImportedTraces, WrittenFile, Lines(TraceLine), Lines(ConversationLine)),
 )
 def generate(
     session: Session,
@@ -306,8 +307,9 @@ def generate(
     ] = None,
     duplicates: DuplicatesOption = "skip",
 ) -> None:
-    """Make arithmetic and word problems with correct steps, and store them."""
-    traces = (ParseDict(trace.to_dict(), v1.Trace()) for trace in problems.generated(count))
+    """Make arithmetic and word problems with correct steps, or conversations with correct calls of tools, and
+    store them."""
+    traces = (trace_from_json(trace.to_json()) for trace in problems.generated(count))
     if output is not None:
         written = write_lines(output, (trace_to_json(trace) for trace in traces))
         if str(output) != "-":

@@ -1,7 +1,9 @@
-"""A seeded generator of arithmetic and word-problem traces whose every step is correct."""
+"""A seeded generator: arithmetic and word problems whose every step is correct, and conversations whose every
+call of a tool is."""
 
 from tunix_rt.generate.family import DIFFICULTIES, Difficulty
 from tunix_rt.generate.traces import (
+    CONVERSATION_FAMILIES,
     FAMILIES,
     SOURCE,
     GeneratedStep,
@@ -11,6 +13,7 @@ from tunix_rt.generate.traces import (
 )
 
 __all__ = [
+    "CONVERSATION_FAMILIES",
     "DIFFICULTIES",
     "FAMILIES",
     "SOURCE",

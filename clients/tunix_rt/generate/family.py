@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from tunix_rt.generate.sequence import mixed_radix
+
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: Final[tuple[Difficulty, ...]] = get_args(Difficulty)
 
@@ -57,6 +59,10 @@ class Family:
     def wordings(self) -> int:
         """How many ways there are to word one combination of numbers."""
         return math.prod(len(choices) for choices in self.words)
+
+    def solved(self, difficulty: Difficulty, problem: int, wording: int) -> Problem:
+        """A problem by the number of its combination of numbers, and that of its words."""
+        return self.write(mixed_radix(problem, self.numbers[difficulty]), mixed_radix(wording, self.words))
 
 
 def plus(left: int, right: int, what: str = "") -> Step:

@@ -1,18 +1,32 @@
-"""Generated traces: correct reasoning over small numbers, the same for the same seed everywhere."""
+"""Generated traces: correct reasoning over small numbers, and conversations with correct calls of tools, the
+same for the same seed everywhere."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from tunix_rt.generate.arithmetic import ARITHMETIC
+from tunix_rt.generate.conversation import Conversation
 from tunix_rt.generate.family import DIFFICULTIES, Difficulty, Family
+from tunix_rt.generate.sequence import keyed_number, permuted
+from tunix_rt.generate.small_talk import SMALL_TALK, TalkFamily
+from tunix_rt.generate.tool_calls import TOOL_CALLS, CallFamily
 from tunix_rt.generate.word_problems import WORD_PROBLEMS
 
+AnyFamily = Family | CallFamily | TalkFamily
+
 FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in (*ARITHMETIC, *WORD_PROBLEMS)}
-"""Every family by name."""
+"""Every family of problems by name: those that are meant when none is named."""
+
+CONVERSATION_FAMILIES: Final[Mapping[str, CallFamily | TalkFamily]] = {
+    family.name: family for family in (*TOOL_CALLS, SMALL_TALK)
+}
+"""Every family of conversations with tools by name."""
+
+_ALL: Final[Mapping[str, AnyFamily]] = {**FAMILIES, **CONVERSATION_FAMILIES}
 
 SOURCE: Final = "generator"
 """What the traces say that they come from."""
@@ -32,7 +46,10 @@ class GeneratedStep:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedTrace:
-    """A prompt, the steps that solve it, the answer, and where it stands in the generator's sequence."""
+    """A prompt, the steps that solve it, the answer, and where it stands in the generator's sequence.
+
+    A ``conversation`` has its first question as prompt, no steps, and what is said last as the answer.
+    """
 
     trace_version: str
     prompt: str
@@ -42,6 +59,7 @@ class GeneratedTrace:
     difficulty: Difficulty
     seed: int
     index: int
+    conversation: Conversation | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -58,22 +76,45 @@ class GeneratedTrace:
         """The trace as one line of native trace JSONL holds it."""
         return {
             "trace_version": self.trace_version,
-            "prompt": self.prompt,
-            "steps": [{"i": step.i, "type": step.type, "content": step.content} for step in self.steps],
-            "final_answer": self.final_answer,
+            **self._content(),
             "metadata": self.metadata,
             "source": SOURCE,
         }
 
+    def to_json(self) -> str:
+        """One line of native trace JSONL."""
+        return json.dumps(self.to_dict())
+
     def to_eval_item(self) -> dict[str, Any]:
-        """The problem without its solution, as one line of eval-set JSONL holds it."""
+        """The problem without its solution, as one line of eval-set JSONL holds it.
+
+        Of a conversation it has the messages before the turn that is asked for, and the tools.
+        """
         return {
             "id": f"{self.family}-{self.difficulty}-{self.seed}-{self.index}",
-            "prompt": self.prompt,
-            "accepted_answers": [self.final_answer],
-            "grader": "numeric",
+            **self._asked(),
             "category": self.family,
             "difficulty": self.difficulty,
+        }
+
+    def _content(self) -> dict[str, Any]:
+        if self.conversation is not None:
+            return {"messages": list(self.conversation.messages), "tools": list(self.conversation.tools)}
+        return {
+            "prompt": self.prompt,
+            "steps": [{"i": step.i, "type": step.type, "content": step.content} for step in self.steps],
+            "final_answer": self.final_answer,
+        }
+
+    def _asked(self) -> dict[str, Any]:
+        if self.conversation is None:
+            return {"prompt": self.prompt, "accepted_answers": [self.final_answer], "grader": "numeric"}
+        asked = self.conversation.asked
+        return {
+            "messages": list(self.conversation.messages[: asked.after]),
+            "tools": list(self.conversation.tools),
+            "accepted_answers": list(asked.accepted),
+            "grader": dict(asked.grader),
         }
 
 
@@ -92,7 +133,7 @@ def generate_traces(
     the numbers of a problem come back, in other words, only when all combinations are used.
 
     Args:
-        families: names out of `FAMILIES`; left out, all of them.
+        families: names out of `FAMILIES` and `CONVERSATION_FAMILIES`; left out, all of the former.
         difficulty: ``easy`` has one to three short steps and small numbers.
 
     Raises ValueError for an unknown family or difficulty, a negative number, or more traces than there are.
@@ -118,17 +159,17 @@ def capacity(families: Sequence[str] | None = None, difficulty: Difficulty = "ea
     return len(chosen) * min(family.problems(difficulty) * family.wordings for family in chosen)
 
 
-def _chosen(families: Sequence[str] | None) -> tuple[Family, ...]:
+def _chosen(families: Sequence[str] | None) -> tuple[AnyFamily, ...]:
     names = tuple(FAMILIES) if families is None else tuple(families)
-    unknown = [name for name in names if name not in FAMILIES]
+    unknown = [name for name in names if name not in _ALL]
     if unknown:
-        raise ValueError(f"families has {unknown[0]!r}; the known ones are {', '.join(FAMILIES)}")
+        raise ValueError(f"families has {unknown[0]!r}; the known ones are {', '.join(_ALL)}")
     if not names or len(set(names)) != len(names):
         raise ValueError(f"families is {list(names)}; one or more names, each once, would be right")
-    return tuple(family for name, family in FAMILIES.items() if name in names)
+    return tuple(family for name, family in _ALL.items() if name in names)
 
 
-def _trace(index: int, seed: int, families: Sequence[Family], difficulty: Difficulty) -> GeneratedTrace:
+def _trace(index: int, seed: int, families: Sequence[AnyFamily], difficulty: Difficulty) -> GeneratedTrace:
     block, place = divmod(index, len(families))
     family = families[permuted(place, len(families), seed, "family", block)]
     key = (seed, family.name, difficulty)
@@ -136,56 +177,16 @@ def _trace(index: int, seed: int, families: Sequence[Family], difficulty: Diffic
     again, turn = divmod(block, problems)
     number = permuted(turn, problems, *key, again)
     wording = (keyed_number(*key, "wording", number) + again) % family.wordings
-    problem = family.write(
-        mixed_radix(number, family.numbers[difficulty]), mixed_radix(wording, family.words)
-    )
+    problem = family.solved(difficulty, number, wording)
+    steps = () if isinstance(problem, Conversation) else problem.steps
     return GeneratedTrace(
         trace_version=_TRACE_VERSION,
         prompt=problem.prompt,
-        steps=tuple(GeneratedStep(i, step.type, step.content) for i, step in enumerate(problem.steps)),
+        steps=tuple(GeneratedStep(i, step.type, step.content) for i, step in enumerate(steps)),
         final_answer=problem.answer,
         family=family.name,
         difficulty=difficulty,
         seed=seed,
         index=index,
+        conversation=problem if isinstance(problem, Conversation) else None,
     )
-
-
-T = TypeVar("T")
-
-_ROUNDS = 6
-
-
-def keyed_number(*key: int | str) -> int:
-    """A number of 64 bits that only ``key`` decides, the same in every process and on every machine."""
-    text = "\x1f".join(map(str, key))
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
-def permuted(place: int, size: int, *key: int | str) -> int:
-    """Where ``place`` lands in the permutation of ``range(size)`` that ``key`` names.
-
-    A Feistel network over the next even power of two, walked until it lands inside (Black and Rogaway,
-    "Ciphers with Arbitrary Finite Domains", 2002): distinct places land on distinct numbers, and no table is
-    kept.
-    """
-    if not 0 <= place < size:
-        raise ValueError(f"place is {place}; a number from 0 to {size - 1} would be right")
-    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = (1 << half_bits) - 1
-    while True:
-        left, right = place >> half_bits, place & mask
-        for turn in range(_ROUNDS):
-            left, right = right, left ^ (keyed_number(*key, turn, right) & mask)
-        place = left << half_bits | right
-        if place < size:
-            return place
-
-
-def mixed_radix(number: int, choices: Sequence[Sequence[T]]) -> tuple[T, ...]:
-    """One of each of ``choices``, by the digits of ``number``: another one for each number."""
-    picked = []
-    for options in choices:
-        number, digit = divmod(number, len(options))
-        picked.append(options[digit])
-    return tuple(picked)

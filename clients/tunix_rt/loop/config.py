@@ -61,12 +61,20 @@ def _count(section: Section, *names: str) -> int:
 
 
 class GenerateConfig(Section):
-    """Traces out of the generator of arithmetic and word problems."""
+    """Traces out of the generator: of problems, or of conversations with tools where ``families`` names
+    them."""
 
     count: Positive
     seed: Seed = 0
     families: list[str] | None = None
     difficulty: Literal["easy", "medium", "hard"] = "easy"
+
+
+class GenerateItemsConfig(GenerateConfig):
+    """Questions out of the generator, behind the first ``start`` of the sequence that the rest names."""
+
+    count: Annotated[int, Field(ge=1, le=10_000)]
+    start: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
 class TracesConfig(Section):
@@ -163,7 +171,7 @@ class DatasetConfig(Section):
 
 
 class EvalSetConfig(Section):
-    """The questions: a held-out split of the dataset, a file of eval items, or a built-in set.
+    """The questions: a held-out split of the dataset, a file of eval items, generated ones, or a built-in set.
 
     ``columns``, ``delimiter`` and ``answer_separator`` are as in ``tunix_rt.formats.ItemReading``. A
     ``grader_file``, such as ``my.py:grade``, grades every item in place of what else would.
@@ -171,6 +179,7 @@ class EvalSetConfig(Section):
 
     split: str | None = None
     file: Path | None = None
+    generate: GenerateItemsConfig | None = None
     builtin: Literal["eval_v1"] | None = None
     id: str | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
@@ -182,8 +191,8 @@ class EvalSetConfig(Section):
 
     @model_validator(mode="after")
     def _check_one_source(self) -> Self:
-        if _count(self, "split", "file", "builtin") > 1:
-            raise ValueError("split, file and builtin exclude each other")
+        if _count(self, "split", "file", "generate", "builtin") > 1:
+            raise ValueError("split, file, generate and builtin exclude each other")
         return self
 
     def own_grader(self) -> v1.Grader | None:
@@ -196,7 +205,7 @@ class EvalSetConfig(Section):
     @property
     def held_out_split(self) -> str | None:
         """The split whose rows are the questions; None where they come from elsewhere."""
-        return None if self.file or self.builtin else (self.split or "test")
+        return None if self.file or self.generate or self.builtin else (self.split or "test")
 
 
 class EvaluationConfig(DecodingSettings):

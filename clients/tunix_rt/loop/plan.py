@@ -21,7 +21,7 @@ from tunix_rt.errors import (
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import DEFAULT_SPLITS, LoopConfig
 from tunix_rt.loop.result import LoopPlan, StagePlan
-from tunix_rt.loop.sources import chat_template, file_items, traces_of
+from tunix_rt.loop.sources import chat_template, items_from_elsewhere, traces_of
 
 # The server's own, where a setting is left out; the contract says them.
 _ROWS: Final = 8
@@ -173,7 +173,7 @@ class _Planner:
         """How many questions there will be, and whether it is known for sure."""
         config = self._config.eval_set
         if config.held_out_split is None:
-            return len(file_items(config)), True
+            return len(items_from_elsewhere(config)), True
         limit = config.limit or math.inf
         if dataset is not None:
             rows = sum(split.row_count for split in dataset.splits if split.split == config.held_out_split)
@@ -192,6 +192,8 @@ class _Planner:
         source = (
             f"the split {config.held_out_split!r} of the dataset"
             if config.held_out_split
+            else "the generator"
+            if config.generate
             else (config.builtin or str(config.file or "eval_v1"))
         )
         amounts = {} if items is None else {"items": items}

@@ -25,7 +25,7 @@ from tunix_rt.formats import (
     trace_from_json,
 )
 from tunix_rt.formats.redacted import redacted_traces
-from tunix_rt.generate import generate_traces
+from tunix_rt.generate import GeneratedTrace, generate_traces
 from tunix_rt.loop.config import DatasetConfig, EvalSetConfig, GenerateConfig, TracesConfig
 from tunix_rt.redaction import Redactor
 
@@ -37,7 +37,8 @@ def traces_of(config: TracesConfig, redactor: Redactor | None = None) -> Iterato
     """The traces that the loop begins with, without what ``redactor`` finds; raises FormatError or
     InvalidArgumentError."""
     if config.generate is not None:
-        return _generated(config.generate)
+        generated = _generated(config.generate, "traces.generate")
+        return (trace_from_json(trace.to_json()) for trace in generated)
     if config.file is None:
         raise InvalidArgumentError("traces: give either file or generate", reason="CONFIG_INVALID")
     traces = read_traces(
@@ -97,9 +98,9 @@ def chat_template(
 
 
 def eval_items(config: EvalSetConfig, client: Client, dataset: v1.Dataset | None) -> list[v1.EvalItem]:
-    """The questions: rows of the held-out split of ``dataset``, or, without one, the items of a file."""
+    """The questions: rows of the held-out split of ``dataset``, or, without one, those from elsewhere."""
     if dataset is None:
-        return file_items(config)
+        return items_from_elsewhere(config)
     split = config.held_out_split or ""
     rows = client.exporter.read_dataset(dataset.name, split, format=v1.DATASET_FORMAT_TRACE)
     traces = read_traces(io.BytesIO(rows), "dataset")
@@ -111,8 +112,15 @@ def eval_items(config: EvalSetConfig, client: Client, dataset: v1.Dataset | None
     return items
 
 
-def file_items(config: EvalSetConfig) -> list[v1.EvalItem]:
-    """The items of the config's file or built-in set; raises FormatError."""
+def items_from_elsewhere(config: EvalSetConfig) -> list[v1.EvalItem]:
+    """The items of the config's file or built-in set, or generated ones.
+
+    Raises FormatError, or InvalidArgumentError for what cannot be generated.
+    """
+    if config.generate is not None:
+        traces = _generated(config.generate, "eval_set.generate", config.generate.start)
+        lines = "\n".join(json.dumps(trace.to_eval_item()) for trace in traces)
+        return read_eval_items(io.BytesIO(lines.encode()), ItemReading("items"), config.limit)
     return read_eval_items(config.file or BUILTIN, _reading(config), config.limit)
 
 
@@ -131,7 +139,8 @@ def eval_set_id(config: EvalSetConfig, dataset_id: str, items: Sequence[v1.EvalI
         return config.id
     if config.builtin and config.limit is None and config.grader_file is None:
         return config.builtin
-    stem = config.builtin or (config.file.stem if config.file else f"{dataset_id}-{config.held_out_split}")
+    behind = "generated" if config.generate else config.held_out_split
+    stem = config.builtin or (config.file.stem if config.file else f"{dataset_id}-{behind}")
     slug = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:50] or "items"
     return f"{slug}-{digest_of(*(bytes_of(item) for item in items))[:8]}"
 
@@ -150,11 +159,10 @@ def digest_of(*parts: bytes | str) -> str:
     return digest.hexdigest()
 
 
-def _generated(config: GenerateConfig) -> Iterator[v1.Trace]:
+def _generated(config: GenerateConfig, section: str, start: int = 0) -> Iterator[GeneratedTrace]:
     try:
-        traces = generate_traces(
-            config.count, config.seed, families=config.families, difficulty=config.difficulty
+        return generate_traces(
+            config.count, config.seed, families=config.families, difficulty=config.difficulty, start=start
         )
     except ValueError as error:
-        raise InvalidArgumentError(f"traces.generate: {error}", reason="CONFIG_INVALID") from error
-    return (trace_from_json(json.dumps(trace.to_dict())) for trace in traces)
+        raise InvalidArgumentError(f"{section}: {error}", reason="CONFIG_INVALID") from error

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunix_rt.generate.traces import keyed_number, mixed_radix, permuted
+from tunix_rt.generate.sequence import keyed_number, mixed_radix, permuted
 
 
 @given(st.integers(1, 700), st.integers(0, 2**64))
