@@ -99,7 +99,9 @@ class CallFamily:
 
 def offered(dice: Dice, tool: str) -> tuple[Mapping[str, Any], ...]:
     """The tools of a conversation: the one that is needed, alone or with the other one."""
-    names: tuple[str, ...] = dice.pick("tools", ((tool,), (CALCULATE, CONVERT), (CONVERT, CALCULATE)))
+    both = (CALCULATE, CONVERT), (CONVERT, CALCULATE)
+    # A definition is most of what a model reads: the tool that is needed stands alone more often.
+    names: tuple[str, ...] = dice.pick("tools", (*[(tool,)] * 4, *both))
     return tuple(TOOLS[name] for name in names)
 
 
@@ -192,12 +194,12 @@ _TEXT: Final = {"type": "string"}
 TOOLS: Final[Mapping[str, Mapping[str, Any]]] = {
     CALCULATE: _function(
         CALCULATE,
-        f"Work out a op b; op is one of {', '.join(name for name, *_ in _OPERATIONS)}.",
-        {"op": _TEXT, "a": _NUMBER, "b": _NUMBER},
+        "Work out a op b.",
+        {"op": {"enum": [name for name, *_ in _OPERATIONS]}, "a": _NUMBER, "b": _NUMBER},
     ),
     CONVERT: _function(
         CONVERT,
-        f"Convert a value between the units {', '.join(_UNITS)}.",
+        f"Convert between units: {', '.join(_UNITS)}.",
         {"value": _NUMBER, "from": _TEXT, "to": _TEXT},
     ),
 }

@@ -171,7 +171,7 @@ class DatasetConfig(Section):
 
 
 class EvalSetConfig(Section):
-    """The questions: a held-out split of the dataset, a file of eval items, generated ones, or a built-in set.
+    """The questions: a held-out split of the dataset, a file of eval items, a built-in set, or generated.
 
     ``columns``, ``delimiter`` and ``answer_separator`` are as in ``tunix_rt.formats.ItemReading``. A
     ``grader_file``, such as ``my.py:grade``, grades every item in place of what else would.

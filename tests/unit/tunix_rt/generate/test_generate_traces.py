@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import itertools
 import json
 import operator
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunix_rt.generate import (
+    CONVERSATION_FAMILIES,
     DIFFICULTIES,
     FAMILIES,
     Difficulty,
@@ -132,11 +134,13 @@ def test_seeds_differ() -> None:
 def test_another_process_with_another_hash_seed_gives_the_same_bytes() -> None:
     code = (
         "import json; from tunix_rt.generate import generate_traces\n"
-        "print(json.dumps([trace.to_dict() for trace in generate_traces(40, 3)]))"
+        f"names = {[*FAMILIES, *CONVERSATION_FAMILIES]}\n"
+        "print(json.dumps([trace.to_dict() for trace in generate_traces(40, 3, families=names)]))"
     )
     env = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     output = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout
-    assert json.loads(output) == [trace.to_dict() for trace in generate_traces(40, 3)]
+    names = [*FAMILIES, *CONVERSATION_FAMILIES]
+    assert json.loads(output) == [trace.to_dict() for trace in generate_traces(40, 3, families=names)]
 
 
 def test_known_traces_stay() -> None:
@@ -155,6 +159,13 @@ def test_known_traces_stay() -> None:
         ("Write as days: 5 weeks and 6 days.", "Weeks to days: 5 * 7 = 35; Total: 35 + 6 = 41", "41"),
         ("What is 15 + 6?", "15 + 6 = 21", "21"),
     ]
+
+
+def test_the_traces_of_the_demo_stay_to_the_byte() -> None:
+    """And so does every dataset that was built of generated traces."""
+    text = json.dumps([trace.to_dict() for trace in generate_traces(720, 7)])
+    digest = "3b5c469b408981d1566dede861056bde858e8971848d6fcf1c5c7895e290f316"
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
 
 
 def test_families_take_turns() -> None:
