@@ -115,7 +115,7 @@ def test_a_setting_that_the_example_lacks_is_added_by_make_proto(monkeypatch: py
 
 def test_the_settings_that_the_example_leaves_in_comments_are_right_too(tmp_path: Path) -> None:
     shutil.copy(EXAMPLE.with_name("grader.py"), tmp_path)
-    exclusive = ("random", "file", "format", "builtin", "families")
+    exclusive = ("random", "file", "format", "generate", "count", "start", "builtin", "families")
     lines = []
     for line in EXAMPLE.read_text().splitlines():
         bare = line.lstrip(" #")
@@ -169,7 +169,10 @@ def test_the_example_and_the_demo_are_right() -> None:
             "eval_set.split 'nope' is not a split of the dataset (train, validation",
         ),
         (SMALL + "eval_set: {split: train}", "eval_set.split is train"),
-        (SMALL + "eval_set: {split: test, file: x}", "eval_set: split, file and builtin exclude each other"),
+        (
+            SMALL + "eval_set: {split: test, file: x}",
+            "eval_set: split, file, generate and builtin exclude each other",
+        ),
         (SMALL + "traces: {}", "traces: give either file or generate"),
         (SMALL + "traces: {generate: {count: 0}}", "traces.generate.count: is 0"),
         (

@@ -283,6 +283,28 @@ def test_questions_of_their_own_are_kept_out_of_the_dataset(client: Client, tmp_
     assert result.eval_set.item_count == 25
 
 
+def test_generated_questions_come_behind_the_traces_and_are_kept_out_of_the_dataset(
+    client: Client, services: FakeLoopServices, tmp_path: Path
+) -> None:
+    asked = {"generate": {"count": 5, "seed": 3, "start": 20}}
+    result, _ = run(config(tmp_path, eval_set=asked), client)
+    learned = {trace.prompt for trace in services.traces.values()}
+    items = services.eval_sets[result.eval_set.name].items
+    assert [item.id.rpartition("-")[2] for item in items] == ["20", "21", "22", "23", "24"]
+    assert learned.isdisjoint(item.prompt for item in items)
+    assert list(result.dataset.spec.eval_sets) == [result.eval_set.name]
+    assert result.eval_set.name.startswith("evalSets/d-generated-")
+    with pytest.raises(
+        InvalidArgumentError, match=r"eval_set\.generate: families has 'poetry'; the known ones"
+    ):
+        run(config(tmp_path, eval_set={"generate": {"count": 5, "families": ["poetry"]}}), client)
+    with pytest.raises(
+        InvalidArgumentError, match=r"traces\.generate: count is 1000000000 from start 0; these"
+    ):
+        few = {"generate": {"count": 10**9, "seed": 3, "families": ["ages"]}}
+        run(config(tmp_path, traces=few), client)
+
+
 def test_an_id_that_is_bound_to_other_questions_is_refused(client: Client, tmp_path: Path) -> None:
     run(config(tmp_path, eval_set={"id": "mine", "limit": 2}), client)
     with pytest.raises(AlreadyExistsError, match="evalSets/mine is bound"):
