@@ -23,6 +23,7 @@ PAGES = (
             "evaluation",
             "loop",
             "programs",
+            "tools",
         )
     ),
     "docs/operations.md",

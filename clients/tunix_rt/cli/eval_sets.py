@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypedDict, cast, get_args
+from typing import Annotated, Any, Final, Literal, cast, get_args
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ from tunix_rt.cli.console import write_lines
 from tunix_rt.cli.deleting import DeletedResources, ForceOption, YesOption, delete_resources
 from tunix_rt.cli.documents import Lines, WrittenFile
 from tunix_rt.cli.errors import Group
+from tunix_rt.cli.eval_lines import EvalConversationLine, EvalItemLine
 from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
 from tunix_rt.cli.labels import (
     ChangeOptions,
@@ -206,17 +207,6 @@ def import_(
             _store(session, client, made, read or _Read("", [], []), grader=own)
 
 
-class EvalItemLine(TypedDict):
-    """A question on one line, as `evalset import` takes it."""
-
-    id: Annotated[str, "Its id in the eval set."]
-    prompt: Annotated[str, "The question."]
-    accepted_answers: Annotated[list[str], "Each of these is right."]
-    grader: Annotated[str, "The kind of its grader."]
-    category: Annotated[str, "What it is counted under."]
-    difficulty: Annotated[str, "How hard it is, which goes into its metadata."]
-
-
 @command(
     app,
     "generate",
@@ -225,7 +215,7 @@ class EvalItemLine(TypedDict):
         "tunix-rt evalset generate hard-units --count 50 --families units --difficulty hard",
         "tunix-rt evalset generate mine --count 100 --output items.jsonl",
     ),
-    prints=(v1.EvalSet, WrittenFile, Lines(EvalItemLine)),
+    prints=(v1.EvalSet, WrittenFile, Lines(EvalItemLine), Lines(EvalConversationLine)),
 )
 def generate(
     session: Session,
@@ -239,7 +229,7 @@ def generate(
         typer.Option("--output", "-o", help="Write JSON lines here (- for stdout) instead of storing."),
     ] = None,
 ) -> None:
-    """Make arithmetic and word problems, and store them as an eval set.
+    """Make arithmetic and word problems, or conversations with tools, and store them as an eval set.
 
     To leave out what an earlier `traces generate` made, give its seed, families and difficulty, and its count
     as --start.
