@@ -41,7 +41,7 @@ class Conversation:
     @property
     def prompt(self) -> str:
         """What the user asks first."""
-        return next(message["content"] for message in self.messages if message["role"] == "user")
+        return str(next(turn["content"] for turn in self.messages if turn["role"] == "user"))
 
     @property
     def answer(self) -> str:
@@ -114,8 +114,8 @@ class Turns:
             self.messages.append(
                 {"role": "tool", "tool_call_id": name, "name": task.tool, "content": content}
             )
-        grader = {"kind": "contains", "all": True, "whole_words": True}
-        self.answers.append(Asked(len(self.messages), grader, tuple(dict.fromkeys(results))))
+        every = {"kind": "contains", "all": True, "whole_words": True}
+        self.answers.append(Asked(len(self.messages), every, tuple(dict.fromkeys(results))))
         self.say("assistant", joined([task.answer for task in tasks]))
 
 
