@@ -75,7 +75,7 @@ _COMMANDS = {
         _STAGES,
     ),
     "models": _Entry("this_computer", "models_app", "Fetch, list, verify and delete base models.", _HOST),
-    "up": _Entry("this_computer", "up_app", "Serve all four services on one address.", _HOST),
+    "up": _Entry("up", "up_app", "Serve all four services on one address.", _HOST),
     "du": _Entry("this_computer", "du_app", "Show what takes the space of the data folder.", _HOST),
     "gc": _Entry("this_computer", "gc_app", "Free what nothing in the data folder names.", _HOST),
     "doctor": _Entry("doctor", "app", "Say what is installed, what is missing and how to get it.", _HOST),
