@@ -1,11 +1,10 @@
-"""`tunix-rt traces` against the real trace store, on both databases."""
+"""`tunix-rt traces export` and `import` against the real trace store."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,47 +12,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from support.conversations import adding, call, conversation, turn
-from support.migrated import migrated
+from support.conversations import call, conversation, turn
 from support.startup.checked_documents import check
-from support.threaded import real_server
 from support.traces import step, trace
 from tunix_rt import Client, import_traces, v1
-from tunix_rt.cli.main import app
 from tunix_rt.formats import trace_to_json
-from tunix_rt_trace_store.wiring import TraceStoreSettings, build, migrate
 
 pytestmark = pytest.mark.one_database
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
-    options = TraceStoreSettings(listen="127.0.0.1:0", database_url=database_url, data_dir=tmp_path)
-    migrated(options, migrate)
-
-    def service(stopping: asyncio.Event) -> Any:
-        return build(options, stopping)
-
-    with real_server(service) as address, Client(address) as client:
-        yield client
-
-
-@pytest.fixture
-def run(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TUNIX_RT_SERVER", client.targets.trace_store)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def invoke(*arguments: str, exit_code: int = 0, input: str | bytes | None = None) -> Result:
-        result = CliRunner().invoke(app, ["traces", *arguments], input=input)
-        assert result.exit_code == exit_code, result.output
-        return result
-
-    return invoke
 
 
 def names(client: Client) -> list[str]:
@@ -92,6 +61,8 @@ def test_what_is_exported_is_imported_to_the_same_digests(run: Run, client: Clie
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -252,7 +223,7 @@ EXAMPLES = (
 
 
 def test_examples_of_chats_are_stored_without_an_option(run: Run, client: Client) -> None:
-    folder = Path(__file__).parents[2] / "examples" / "traces"
+    folder = Path(__file__).parents[3] / "examples" / "traces"
     results = {name: json.loads(run("import", str(folder / name), "--json").stdout) for name in EXAMPLES}
     assert all(result["created"] and not result["bad"] for result in results.values())
     assert results["anthropic_messages.jsonl"]["left_out"] == {"signatures of a thought left out": 1}
@@ -300,287 +271,6 @@ def test_tables_are_stored_and_their_bad_rows_can_be_mended(run: Run, client: Cl
         "fields: prompt from Prompt, completion from answer, steps from steps; "
         "in the metadata, which no model is shown: grade as g, Level"
     )
-
-
-def test_listing_takes_every_condition(run: Run, client: Client) -> None:
-    import_traces(client, [trace(number, source=f"s{number % 2}") for number in range(4)])
-    first, *_ = names(client)
-    client.trace_store.create_trace(trace(9, metadata={"other": True}))
-    client.trace_store.score_trace(first)
-
-    def listed(*arguments: str) -> list[str]:
-        found = json.loads(run("list", "--json", *arguments).stdout)
-        return sorted(entry["prompt"] for entry in found)
-
-    prompts = [trace(number).prompt for number in range(4)]
-    assert listed("--source", "s0", "--source", "s1") == prompts
-    assert listed("--where", "number=2") == [prompts[2]]
-    assert listed("--where", "other") == [trace(9).prompt]
-    assert listed("--without", "other") == prompts
-    assert listed("--min-score", "structure=1") == [prompts[0]]
-    assert listed("--min-score", "structure=99.9") == []
-    assert listed("--contains", "3 +", "--created-after", "1h") == [prompts[3]]
-    assert listed("--created-before", "2026-01-01") == []
-
-
-def test_a_key_that_no_trace_has_is_named_with_those_near_it(run: Run, tmp_path: Path) -> None:
-    metadata = {"Level": "easy", "Nr.": 1}
-    (tmp_path / "traces.jsonl").write_text(lines(trace(1, metadata=metadata)))
-    run("import", "traces.jsonl")
-    for command in (("list",), ("score",), ("export", "-o", "out.jsonl")):
-        told = run(*command, "--where", "level=easy", "--where", "nr").stderr
-        assert "--where: no trace has the metadata key 'level'; near it: 'Level'" in told
-        assert "--where: no trace has the metadata key 'nr'; near it: 'Nr.'" in told
-    assert "'topic'; their keys: 'Level', 'Nr.'" in run("list", "--where", "topic=x").stderr
-    for found in (("--where", "Level=hard"), ("--where", "Nr."), ("--without", "level"), ("--source", "s")):
-        assert "key" not in run("list", *found).stderr
-
-
-def test_pages_of_a_listing_join_without_gap(run: Run, client: Client) -> None:
-    import_traces(client, [trace(number) for number in range(7)])
-    seen, arguments = [], ["list", "--limit", "3", "--json"]
-    while True:
-        result = run(*arguments)
-        page = [entry["name"] for entry in json.loads(result.stdout)]
-        assert len(page) == min(3, 7 - len(seen))
-        seen += page
-        if not result.stderr:
-            break
-        token = json.loads(result.stderr)["next_page_token"]
-        plain = run("list", "--limit", "3", *arguments[4:]).stderr
-        assert plain == f"there are more: --page-token {token}\n"
-        arguments = ["list", "--limit", "3", "--json", "--page-token", token]
-    assert seen == names(client)[::-1]
-    refused = run("list", "--source", "x", "--page-token", arguments[-1], exit_code=1)
-    assert "--page-token" in refused.stderr
-
-
-def test_named_traces_are_scored_and_shown_with_their_scores(run: Run, client: Client) -> None:
-    import_traces(client, [trace(1), trace(2)])
-    one, two = names(client)
-    shown = run("score", one, two, "--by", "structure", "--by", "answer").stdout
-    assert shown.count("structure") == shown.count("reference_answer") == 2
-    assert "100" in shown
-    document = json.loads(run("show", one, "--json").stdout)
-    assert {score["criterion"]: score["value"] for score in document["scores"]}["answer"] == 100
-    assert "score answer" in run("show", one).stdout
-    # What is shown can be imported.
-    assert "0 stored, 1 skipped" in run("import", "-", input=json.dumps(document)).stdout
-
-
-def test_a_row_of_a_dataset_leads_to_its_trace(run: Run, client: Client) -> None:
-    import_traces(client, [trace(1), trace(2)])
-    stored = next(iter(client.trace_store.list_traces()))
-    for digest in (stored.content_digest, stored.content_digest[7:], stored.content_digest[7:19]):
-        assert json.loads(run("show", digest, "--json").stdout)["name"] == stored.name
-    assert json.loads(run("score", stored.content_digest, "--json").stdout)[0]["trace"] == stored.name
-    run("delete", stored.content_digest[7:19], "--yes")
-    assert stored.name not in names(client)
-
-
-def test_the_latest_score_of_each_criterion_is_shown(run: Run, client: Client) -> None:
-    import_traces(client, [trace(1)])
-    (name,) = names(client)
-    client.trace_store.score_trace(name, criteria=["structure"])
-    older = [v1.TraceScore(trace=name, criterion="judge", value=value / 200) for value in range(150)]
-    client.trace_store.write_scores(older)
-    client.trace_store.write_scores([v1.TraceScore(trace=name, criterion="taste", value=0.25)])
-    client.trace_store.write_scores([v1.TraceScore(trace=name, criterion="judge", value=0.875)])
-
-    def shown() -> tuple[dict[str, float], str]:
-        result = run("show", name, "--json")
-        notice = run("show", name).stderr
-        assert (json.loads(result.stderr)["message"] + "\n" if result.stderr else "") == notice
-        scores = json.loads(result.stdout)["scores"]
-        return {score["criterion"]: score["value"] for score in scores}, notice
-
-    scores, notice = shown()
-    assert (list(scores), scores["judge"], notice) == (["judge", "structure", "taste"], 0.875, "")
-    client.trace_store.write_scores([v1.TraceScore(trace=name, criterion="taste", value=0.5)] * 100)
-    scores, notice = shown()
-    assert scores == {"judge": 0.875, "taste": 0.5}
-    assert notice == "there are more scores; these are the latest of the newest 200\n"
-
-
-def test_a_named_trace_that_cannot_be_scored_is_named(run: Run, client: Client) -> None:
-    import_traces(client, [trace(1), trace(2, metadata={"no": "reference"})])
-    one, two = names(client)
-    refused = run("score", one, two, "--by", "answer", exit_code=1)
-    assert refused.stderr.startswith(f"error: {two}: criterion 'answer' needs metadata.reference_answer")
-
-
-def test_all_traces_of_a_filter_are_scored(run: Run, client: Client) -> None:
-    entries = [trace(number) for number in range(20)] + [trace(99, metadata={"no": "reference"})]
-    import_traces(client, entries)
-    result = run("score", "--all", "--by", "structure", "--by", "answer")
-    rows = {row[0]: row[1:] for row in map(str.split, result.stdout.splitlines()) if len(row) == 5}
-    assert rows["structure"][0] == "21"
-    assert rows["answer"] == ["20", "100.0", "100.0", "100.0"]
-    assert "1 trace without reference_answer" in result.stderr
-    scores = json.loads(run("score", "--where", "number", "--json").stdout)
-    assert [score["trace"] for score in scores] == names(client)[:20]
-    assert {score["criterion"] for score in scores} == {"structure"}
-    assert run("score", "--source", "nowhere").stdout == "no traces were scored\n"
-    for wrong in ((), ("x", "--all"), ("--all", "--source", "tests")):
-        assert "say which traces" in run("score", *wrong, exit_code=2).stderr
-
-
-def test_two_traces_are_set_side_by_side(run: Run, client: Client) -> None:
-    changed = trace(1, final_answer="three")
-    changed.steps[1].content = "1 + 1 = 3"
-    changed.steps.append(step(2, content="Done."))
-    import_traces(client, [trace(1), changed])
-    base, other = names(client)
-    client.trace_store.score_trace(base)
-    view = [line.split() for line in run("compare", base, other).stdout.splitlines()]
-    marks = [(line[0], line[1]) for line in view if line and line[0] in {"=", "~", "+", "-"}]
-    assert marks == [("=", "prompt"), ("=", "step"), ("~", "step"), ("+", "step"), ("~", "answer")]
-    assert any(line[:1] == ["structure"] and line[-2:] == ["-", "-"] for line in view)
-    summary = " ".join(view[-1])
-    assert summary == "steps: 1 the same, 1 changed, 1 only in the other; final answers: different"
-    document = json.loads(run("compare", base, other, "--json").stdout)
-    assert document["other"]["trace"]["final_answer"] == "three"
-    assert "traces/nope does not exist" in run("compare", base, "nope", exit_code=1).stderr
-
-
-def test_deleting_asks_and_deletes_all_or_none(
-    run: Run, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import_traces(client, [trace(number) for number in range(3)])
-    there = names(client)
-    assert "traces/nope does not exist" in run("delete", there[0], "nope", "--yes", exit_code=1).stderr
-    refused = run("delete", there[0], exit_code=2).stderr
-    assert refused.startswith(there[0].partition("/")[2])
-    assert "--yes deletes without asking" in " ".join(refused.split())
-    assert names(client) == there
-    assert run("delete", there[0], there[0].partition("/")[2], "--yes").stdout == "1 trace deleted\n"
-    assert json.loads(run("delete", there[1], "--yes", "--json").stdout) == {"deleted": [there[1]]}
-    assert names(client) == there[2:]
-
-    monkeypatch.setattr("tunix_rt.cli.deleting.can_ask", lambda: True)
-    assert "Delete 1 trace for good?" in run("delete", there[2], exit_code=1, input="n\n").stderr
-    assert names(client) == there[2:]
-    run("delete", there[2], input="y\n")
-    assert names(client) == []
-
-
-ASKED = turn("user", "2 + 2?")
-
-
-def test_conversations_go_out_and_in_again_to_the_byte(run: Run, client: Client) -> None:
-    calls = [call("f", '{"z": 1e999, "a": 1}'), call("g", "no"), call("f", '{"b": 9007199254740993, "a": 1}')]
-    hostile = conversation(
-        turn("developer", "a", "b\u2028\x1b[31m"),
-        turn("user", '"\\\n\t', name="é"),
-        turn("assistant", "", train=v1.Message.TRAIN_NO, tool_calls=calls),
-        tools=[{"name": "f", "definition_text": "x"}, {"type": "function", "function": {"name": "g"}}],
-        metadata={"a": [1.5, None]},
-    )
-    run("import", "-", input=lines(trace(0), adding(), hostile))
-    out = run("export").stdout
-    kinds = ["trace-line", "conversation-line", "conversation-line"]
-    for line, kind in zip(out.rstrip("\n").split("\n"), kinds, strict=True):
-        check(json.loads(line), [kind])
-    before = list(client.trace_store.stream_traces())
-    # What is shown, and listed, is the contract's form; the store knows all of it again.
-    for name in names(client):
-        shown = json.loads(run("show", name, "--json").stdout)
-        assert "0 stored, 1 skipped" in run("import", "-", input=json.dumps(shown)).stdout
-    listed = json.loads(run("list", "--json").stdout)
-    assert "0 stored, 3 skipped" in run("import", "-", input=lines(*map(json.dumps, listed))).stdout
-    run("delete", *names(client), "--yes")
-    assert "3 stored" in run("import", "-", input=out).stdout
-    after = list(client.trace_store.stream_traces())
-    assert [entry.content_digest for entry in after] == [entry.content_digest for entry in before]
-    assert [entry.messages for entry in after] == [entry.messages for entry in before]
-    assert run("export").stdout == out
-
-
-def test_what_is_shown_and_then_changed_in_one_place_alone_is_refused(run: Run, client: Client) -> None:
-    import_traces(client, [adding()])
-    shown = json.loads(run("show", *names(client), "--json").stdout)
-    shown["messages"][2]["tool_calls"][0]["arguments"]["a"] = 9
-    refused = run("import", "-", input=json.dumps(shown), exit_code=1).stderr
-    assert "messages[2].tool_calls[0].arguments_text" in refused
-    shown["messages"][0]["role"] = "ROLE_JUDGE"
-    refused = run("import", "-", input=json.dumps(shown), exit_code=1).stderr
-    assert "line 1: is no trace as `traces show --json` prints it" in refused
-
-
-def test_a_conversation_is_shown_turn_by_turn(run: Run, client: Client) -> None:
-    last = turn("assistant", train=v1.Message.TRAIN_YES, tool_calls=[call("add", "{\x1b[31m")])
-    import_traces(client, [adding(), conversation(ASKED, last)])
-    one, two = names(client)
-    shown = run("show", one).stdout
-    order = ("system", "Be brief.", "user", "What is 2 + 3?", "assistant", "I had better add.", "add  c1",
-             '{"b": 3, "a": 2}', "tool  add  result of c1", "5", "It is 5.", "Tools that were offered",
-             "Adds two numbers.", '{"type": "object", "properties": {"b"', "source", "made")  # fmt: skip
-    rest = shown
-    for part in order:
-        assert part in rest, (part, shown)
-        rest = rest.partition(part)[2]
-    shown = run("show", two).stdout
-    assert "assistant  train: yes" in shown
-    assert "no JSON object, kept as a text" in shown
-    assert "{\\x1b[31m" in shown
-    table = run("list").stdout
-    for parts in (["made  ", " 2 ", "What is 2 + 3?", "It is 5."], [" 1 ", "2 + 2?", "add({\\x1b[31m)"]):
-        assert any(all(part in line for part in parts) for line in table.splitlines()), (parts, table)
-
-
-def test_conversations_are_found_by_form_calls_and_turns(run: Run, client: Client) -> None:
-    import_traces(client, [trace(0), adding(), conversation(ASKED, turn("assistant", "4"))])
-
-    def found(*options: str) -> list[int]:
-        return sorted(entry["sequence"] for entry in json.loads(run("list", "--json", *options).stdout))
-
-    assert found("--conversations") == [2, 3]
-    assert found("--no-conversations") == [1]
-    assert found("--tool-calls") == [2]
-    assert found("--no-tool-calls", "--conversations") == [3]
-    assert found("--min-turns", "2") == [2]
-    assert found("--max-turns", "1") == [1, 3]
-    assert "--min-turns" in run("list", "--min-turns", "0", exit_code=2).stderr
-
-
-def test_turns_are_set_side_by_side(run: Run, client: Client) -> None:
-    import_traces(client, [adding(), adding(answer="Five."), trace(1)])
-    base, other, old = names(client)
-    view = [line.split() for line in run("compare", base, other).stdout.splitlines()]
-    marks = [(line[0], line[1]) for line in view if line and line[0] in {"=", "~", "+", "-"}]
-    assert marks == [("=", "system"), ("=", "user"), ("=", "assistant"), ("=", "tool"), ("~", "assistant")]
-    assert " ".join(view[-1]) == "turns: 4 the same, 1 changed; final answers: different"
-    mixed = run("compare", base, old).stdout
-    assert "system/user" in mixed
-    assert trace(1).steps[0].content in mixed
-
-
-def test_traces_are_deleted_by_a_filter_after_a_question(
-    run: Run, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import_traces(client, [trace(number, source="a" if number < 7 else "b") for number in range(9)])
-    there = names(client)
-    dry = run("delete", "--source", "a", "--dry-run").stdout.splitlines()
-    assert [line.split()[0] for line in dry[:5]] == [name[7:] for name in there[:5]]
-    assert dry[5:] == ["and 2 more", "7 traces would be deleted"]
-    found = json.loads(run("delete", "--source", "a", "--dry-run", "--json").stdout)
-    assert found == {"found": there[:7]}
-    refused = " ".join(run("delete", "--source", "a", exit_code=2).stderr.split())
-    assert "--yes deletes without asking" in refused
-    assert "no question is asked" in run("delete", "--source", "a", "--json", exit_code=2).stderr
-    for wrong in ((), (there[0], "--source", "a")):
-        assert "say which traces" in run("delete", *wrong, "--yes", exit_code=2).stderr
-    assert names(client) == there
-
-    monkeypatch.setattr("tunix_rt.cli.deleting.can_ask", lambda: True)
-    refused = run("delete", "--where", "number=8", exit_code=1, input="n\n").stderr
-    assert "Delete 1 trace for good?" in refused
-    assert there[8][7:] in refused
-    assert names(client) == there
-    assert run("delete", "--source", "a", input="y\n").stdout.endswith("7 traces deleted\n")
-    assert names(client) == there[7:]
-    assert run("delete", "--source", "a", "--yes").stdout == "no traces fit these filters\n"
-    assert json.loads(run("delete", "--source", "b", "--yes", "--json").stdout) == {"deleted": there[7:]}
 
 
 def test_an_import_names_the_source_of_lines_that_have_none(run: Run, client: Client) -> None:
