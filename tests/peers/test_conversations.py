@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.training_trl import RecordingTrainer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from trl import SFTConfig
 
 from support.chat_templates import template
@@ -21,7 +27,7 @@ from support.tiny_model import make_tiny_model
 from tunix_rt import v1
 from tunix_rt_kit.canonical import digest_bytes
 from tunix_rt_kit.loss_mask import TokenExample, encode, parse_example
-from tunix_rt_kit.models.tokenizer import load_tokenizer
+from tunix_rt_kit.models.tokenizer import load_tokenizer, read_tokenizer
 from tunix_rt_kit.values import ChatTemplateFields
 from tunix_rt_trainer.jobs.model import SplitFile
 from tunix_rt_trainer.worker.batches import BatchPlan
@@ -172,3 +178,34 @@ def test_five_steps_have_the_losses_of_trl(
     trainer.train()
     assert len(losses) == STEPS
     np.testing.assert_allclose(trainer.losses, losses, rtol=0, atol=1e-4)
+
+
+def test_a_tokenizer_that_merges_pieces_gives_the_tokens_and_masks_of_transformers(
+    exports: dict[str, Path], tmp_path: Path
+) -> None:
+    lines = exports["conversation_example"].read_bytes().splitlines()
+    examples = [parse_example(line, "train", 1) for line in lines]
+    texts = ["".join(segment.text for segment in example.segments) for example in examples]
+    merging = Tokenizer(BPE())
+    merging.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    merging.decoder = ByteLevelDecoder()
+    controls = ["<|im_start|>", "<|im_end|>", "<pad>"]
+    merging.train_from_iterator(
+        texts, BpeTrainer(vocab_size=600, special_tokens=controls, initial_alphabet=ByteLevel.alphabet())
+    )
+    peer = PreTrainedTokenizerFast(tokenizer_object=merging, eos_token=controls[1], pad_token=controls[2])
+    peer.chat_template = TEMPLATE.source
+    peer.save_pretrained(tmp_path)
+    ours = encode(examples, read_tokenizer(tmp_path))
+    assert max(len(row.ids) / len(text.encode()) for row, text in zip(ours, texts, strict=True)) < 0.5
+    chats = [json.loads(line) for line in exports["chat"].read_bytes().splitlines()]
+    for row, chat in zip(ours, chats, strict=True):
+        told = peer.apply_chat_template(
+            chat["messages"],
+            tools=chat.get("tools"),
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        learned = [at for start, end in row.learned for at in range(start, end)]
+        assert told["input_ids"] == list(row.ids)
+        assert [at for at, one in enumerate(told["assistant_masks"]) if one] == learned
