@@ -216,6 +216,8 @@ def insert_traces(session: Session, batch: Sequence[NewTrace], policy: Duplicate
     digests = [bytes.fromhex(trace.content_digest.removeprefix("sha256:")) for trace in batch]
     known = _ids_by_digest(session, digests) if policy == "skip" else {}
     now = datetime.now(UTC)
+    # Else the columns have what the database gives them, which takes less time.
+    has_conversations = any(trace.is_conversation for trace in batch)
     rows: list[dict[str, Any]] = []
     outcome: list[str] = []
     for trace, digest in zip(batch, digests, strict=True):
@@ -237,15 +239,21 @@ def insert_traces(session: Session, batch: Sequence[NewTrace], policy: Duplicate
                 "prompt_folded": trace.prompt_folded,
                 "metadata": trace.metadata_json,
                 "encoded": trace.encoded,
-                "is_conversation": trace.is_conversation,
-                "assistant_turns": trace.assistant_turns,
-                "tool_calls": trace.tool_calls,
+                **(_of_turns(trace) if has_conversations else {}),
             }
         )
     if rows:
         bulk_insert(session, traces, rows)
         session.execute(update(commits).values(last_sequence=last + len(rows)))
     return outcome
+
+
+def _of_turns(trace: NewTrace) -> dict[str, Any]:
+    return {
+        "is_conversation": trace.is_conversation,
+        "assistant_turns": trace.assistant_turns,
+        "tool_calls": trace.tool_calls,
+    }
 
 
 def _may_match(wanted: TraceFilter) -> list[ColumnElement[bool]]:
