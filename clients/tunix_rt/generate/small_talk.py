@@ -16,18 +16,14 @@ _NAMES: Final = ("Ana", "Ben", "Chloe", "Dan", "Eva", "Finn", "Gita", "Hugo", "I
 _THINGS: Final = ("cats", "dogs", "books", "lamps", "plants", "shells", "kites", "drums", "boats", "hats")
 _TOWNS: Final = ("Oslo", "Paris", "Lima", "Cairo", "Rome", "Delhi", "Quito", "Accra", "Hanoi", "Dublin")
 
-# What is said and asked, the answer, and the word that must be found in any answer.
+# What is said and asked, and the answer.
 _TALKS: Final = (
-    ("{name} from {town} has {n} {things}. What does {name} have?", "{name} has {things}.", "{things}"),
-    ("{name} moved {n} {things} to {town}. Who moved them?", "{name} moved them.", "{name}"),
-    ("{name} took {n} {things} to {town}. Where are they now?", "They are in {town}.", "{town}"),
-    ("I am {name} from {town}, and I own {n} {things}. What is my name?", "Your name is {name}.", "{name}"),
-    (
-        "Hello! I am {name}. I sell {things} in {town}, {n} a day.",
-        "Hello, {name}! Nice to meet you.",
-        "{name}",
-    ),
-    ("{name} lost {n} {things} in {town}. In which town was that?", "That was in {town}.", "{town}"),
+    ("{name} from {town} has {n} {things}. What does {name} have?", "{name} has {things}."),
+    ("{name} moved {n} {things} to {town}. Who moved them?", "{name} moved them."),
+    ("{name} took {n} {things} to {town}. Where are they now?", "They are in {town}."),
+    ("I am {name} from {town}, and I own {n} {things}. What is my name?", "Your name is {name}."),
+    ("Hello! I am {name}. I sell {things} in {town}, {n} a day.", "Hello, {name}! Nice to meet you."),
+    ("{name} lost {n} {things} in {town}. In which town was that?", "That was in {town}."),
 )
 _ENDINGS: Final = ("", " Thank you.", " Just wondering.", " I hope that you know.")
 
@@ -53,11 +49,11 @@ class TalkFamily:
         dice = Dice((self.name, difficulty, problem, wording))
         place, number, name, things, town = mixed_radix(problem, self._choices(difficulty))
         facts = {"n": number, "name": _NAMES[name], "things": _THINGS[things], "town": _TOWNS[town]}
-        question, answer, key = (part.format(**facts) for part in _TALKS[place])
+        question, answer = (part.format(**facts) for part in _TALKS[place])
         turns = Turns()
         turns.system(dice)
         turns.say("user", question + _ENDINGS[wording])
-        asked = Asked(len(turns.messages), {"kind": "contains", "whole_words": True}, (key,))
+        asked = Asked(len(turns.messages), {"kind": "tool_call", "no_calls": True}, ())
         turns.say("assistant", answer)
         return Conversation(
             tuple(turns.messages), offered(dice, dice.pick("tool", (CALCULATE, CONVERT))), asked
