@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from tunix_rt import v1
@@ -20,6 +21,15 @@ def text_of(message: v1.Message) -> str:
 def call_text(call: v1.ToolCall) -> str:
     """A call on one line, such as ``add({"a": 1})``."""
     return f"{call.name}({call.arguments_text})"
+
+
+def tool_name(tool: v1.Tool) -> str:
+    """The name of a tool, which may stand in its definition alone; "" if that has none."""
+    try:
+        definition = json.loads(tool.definition_text or "{}")
+        return tool.name or str(definition.get("function", definition).get("name", ""))
+    except (ValueError, AttributeError):
+        return tool.name
 
 
 def question(trace: v1.Trace) -> str:

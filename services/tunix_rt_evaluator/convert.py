@@ -40,13 +40,17 @@ from tunix_rt_evaluator.grading.model import (
 )
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.convert import (
+    conversation_message,
     duration,
     from_message,
     given_labels,
+    message_fields,
     plain_struct,
+    read_texts,
     template_message,
     timestamp,
     to_message,
+    tool_fields,
 )
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import StoredFile
@@ -72,9 +76,18 @@ def grader_message(grader: GraderSettings) -> v1.Grader:
     message = v1.Grader()
     settings = getattr(message, grader.kind)
     settings.SetInParent()
-    for name, value in grader.model_dump(exclude={"kind"}).items():
+    _fill(settings, grader.model_dump(exclude={"kind"}))
+    return message
+
+
+def _fill(settings: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
         field = settings.DESCRIPTOR.fields_by_name[name]
-        if field.message_type is not None:
+        if field.message_type is not None and field.is_repeated:
+            for entry in value:
+                _fill(getattr(settings, name).add(), entry)
+        elif field.message_type is not None:
+            getattr(settings, name).SetInParent()
             getattr(settings, name).update(value)
         elif field.is_repeated:
             getattr(settings, name).extend(value)
@@ -82,12 +95,15 @@ def grader_message(grader: GraderSettings) -> v1.Grader:
             setattr(settings, name, {text: number for number, text in _texts(field).items()}[value])
         else:
             setattr(settings, name, value)
-    return message
 
 
 def _plain(field: Any, value: Any) -> Any:
     if isinstance(value, Struct):
         return plain_struct(value)
+    if field.message_type is not None and field.is_repeated:
+        return tuple(
+            {each.name: _plain(each, found) for each, found in entry.ListFields()} for entry in value
+        )
     if field.enum_type is not None:
         return _texts(field).get(value, str(value))
     return tuple(value) if field.is_repeated else value
@@ -140,7 +156,10 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 def item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
     """An item that a client wrote, unchecked."""
+    written = v1.EvalItem(messages=item.messages, tools=item.tools)
     return {
+        "messages": tuple(map(message_fields, written.messages)),
+        "tools": tuple(map(tool_fields, written.tools)),
         "id": item.id,
         "prompt": item.prompt,
         "accepted_answers": tuple(item.accepted_answers),
@@ -153,7 +172,15 @@ def item_fields(item: v1.EvalItem) -> Mapping[str, Any]:
 
 
 def _item(item: EvalItem) -> v1.EvalItem:
-    message = to_message(item, v1.EvalItem, unset=["metadata"], grader=grader_message(item.grader))
+    message = to_message(
+        item,
+        v1.EvalItem,
+        unset=["metadata"],
+        grader=grader_message(item.grader),
+        messages=map(conversation_message, item.messages),
+        tools=[v1.Tool(definition_text=tool["definition_text"]) for tool in item.tools],
+    )
+    read_texts(message)
     if item.metadata:
         message.metadata.update(dict(item.metadata))
     return message
@@ -331,7 +358,11 @@ def report_message(report: ComparisonReport) -> v1.ComparisonReport:
         flip = to_message(
             entry, v1.Flip, base=result_message(entry.base), candidate=result_message(entry.candidate)
         )
-        size += flip.ByteSize() + 8
+        own = flip.ByteSize() + 8
+        # One with long questions leaves room for those behind it.
+        if own > _FLIP_BYTES // 4 and size + own > _FLIP_BYTES:
+            continue
+        size += own
         if size > _FLIP_BYTES:
             break
         fitting.append((place, flip))

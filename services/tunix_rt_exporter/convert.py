@@ -122,6 +122,16 @@ def _message_fields(message: v1.Message) -> dict[str, Any]:
     return fields
 
 
+def asked(item: v1.EvalItem) -> list[str]:
+    """The prompt of an eval item, or the texts of its user's turns."""
+    turns = [
+        "".join(part.text for part in message.content)
+        for message in item.messages
+        if message.role == v1.Message.ROLE_USER
+    ]
+    return turns or [item.prompt]
+
+
 def dataset_message(dataset: Dataset) -> v1.Dataset:
     """A dataset."""
     result = dataset.result

@@ -154,7 +154,7 @@ class GrpcEvalSetSource:
             ) from error
         if found.HasField("delete_time"):
             check_living(name, "EVAL_SET", found.delete_time.ToDatetime(UTC))
-        return EvalPrompts(name, found.digest, {item.id: item.prompt for item in found.items})
+        return EvalPrompts(name, found.digest, {item.id: convert.asked(item) for item in found.items})
 
 
 def _next(call: grpc.CallIterator[v1.StreamTracesResponse]) -> v1.StreamTracesResponse | None:

@@ -30,6 +30,9 @@ from pydantic import BaseModel
 
 from tunix_rt import v1
 from tunix_rt.wire import error_status
+from tunix_rt_kit.canonical import canonical_json
+from tunix_rt_kit.conversations import Message as Turn
+from tunix_rt_kit.conversations import json_object, tool_function
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.values import ChatTemplateFields, Filter, Labels, ListAsked, Page, TagChanges
 
@@ -49,6 +52,11 @@ _SAFE_INTEGER: Final = (1 << 53) - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENUM: Final = FieldDescriptor.TYPE_ENUM
 _MESSAGE: Final = FieldDescriptor.TYPE_MESSAGE
+_ROLES: Final = {
+    number: name.removeprefix("ROLE_").lower() for name, number in v1.Message.Role.items() if number
+}
+_NUMBERS: Final = {role: number for number, role in _ROLES.items()}
+_TRAIN: Final = {v1.Message.TRAIN_UNSPECIFIED: "", v1.Message.TRAIN_YES: "yes", v1.Message.TRAIN_NO: "no"}
 
 
 def to_message(value: BaseModel, kind: type[M], *, unset: Collection[str] = (), **given: Any) -> M:
@@ -253,6 +261,81 @@ def timestamp(moment: datetime) -> Timestamp:
 def template_message(fields: ChatTemplateFields, digest: str) -> v1.ChatTemplate:
     """A chat template with its digest."""
     return to_message(fields, v1.ChatTemplate, digest=digest)
+
+
+def message_fields(message: v1.Message) -> dict[str, Any]:
+    """The fields of a message, unchecked; the arguments of its calls stay in ``message`` as texts alone."""
+    return {
+        "role": _ROLES.get(message.role, str(message.role)),
+        "content": [{"type": part.type, "text": part.text} for part in message.content],
+        "reasoning": message.reasoning,
+        "tool_calls": [_call(call) for call in message.tool_calls],
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+        "train": _TRAIN.get(message.train, str(message.train)),
+    }
+
+
+def _call(call: v1.ToolCall) -> dict[str, Any]:
+    """The fields of a call; its arguments stay in ``call`` as a text alone."""
+    fields: dict[str, Any] = {"id": call.id, "name": call.name}
+    if call.HasField("arguments"):
+        fields["arguments"] = plain_struct(call.arguments)
+        call.arguments_text = call.arguments_text or _as_text(fields["arguments"])
+        call.ClearField("arguments")
+    return {**fields, "arguments_text": call.arguments_text}
+
+
+def tool_fields(tool: v1.Tool) -> dict[str, Any]:
+    """The fields of a tool, unchecked; its definition stays in ``tool`` as a text alone."""
+    fields: dict[str, Any] = {
+        name: value for name in ("name", "description") if (value := getattr(tool, name))
+    }
+    if tool.HasField("parameters"):
+        fields["parameters"] = plain_struct(tool.parameters)
+    if fields:
+        if not tool.definition_text and tool.name:
+            tool.definition_text = _as_text({"type": "function", "function": fields})
+        for name in ("name", "description", "parameters"):
+            tool.ClearField(name)
+        return {"fields": fields, "definition_text": tool.definition_text}
+    return {"definition_text": tool.definition_text}
+
+
+def _as_text(fields: dict[str, Any]) -> str:
+    try:
+        return canonical_json(fields).decode()
+    except InvalidArgument:
+        # The checks of the fields say what is wrong with them.
+        return ""
+
+
+def conversation_message(message: Turn) -> v1.Message:
+    """A checked message."""
+    return v1.Message(
+        role=_NUMBERS[message["role"]],
+        content=[v1.ContentPart(**part) for part in message["content"]],
+        reasoning=message["reasoning"],
+        tool_calls=[
+            v1.ToolCall(id=call["id"], name=call["name"], arguments_text=call["arguments_text"])
+            for call in message["tool_calls"]
+        ],
+        tool_call_id=message["tool_call_id"],
+        name=message["name"],
+    )
+
+
+def read_texts(conversation: v1.Trace | v1.EvalItem) -> None:
+    """Set the arguments of calls and the fields of tools, of which a stored conversation has the texts."""
+    for turn in conversation.messages:
+        for call in turn.tool_calls:
+            if (arguments := json_object(call.arguments_text)) is not None:
+                call.arguments.update(arguments)
+    for tool in conversation.tools:
+        function = tool_function(json_object(tool.definition_text) or {}) or {}
+        tool.name, tool.description = function.get("name", ""), function.get("description", "")
+        if "parameters" in function:
+            tool.parameters.update(function["parameters"])
 
 
 def duration(seconds: float) -> Duration:

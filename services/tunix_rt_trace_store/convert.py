@@ -27,11 +27,18 @@ from tunix_rt.spans import (
     is_about_models,
     is_model_call,
 )
-from tunix_rt_kit.canonical import canonical_json
-from tunix_rt_kit.convert import filter_time, plain_struct, plain_value, timestamp
+from tunix_rt_kit.convert import (
+    filter_time,
+    message_fields,
+    plain_struct,
+    plain_value,
+    read_texts,
+    timestamp,
+    tool_fields,
+)
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_trace_store.redacted_spans import SpanRedaction
-from tunix_rt_trace_store.traces.conversation import ConversationContent, json_object, tool_function
+from tunix_rt_trace_store.traces.conversation import ConversationContent
 from tunix_rt_trace_store.traces.live_spans import Assembled, NewSpan, RefusedTrace
 from tunix_rt_trace_store.traces.model import (
     CreateResult,
@@ -49,10 +56,6 @@ _POLICIES: Final[Mapping[int, DuplicatePolicy]] = {
     v1.DUPLICATE_POLICY_KEEP: "keep",
     v1.DUPLICATE_POLICY_SKIP: "skip",
 }
-_ROLES: Final = {
-    number: name.removeprefix("ROLE_").lower() for name, number in v1.Message.Role.items() if number
-}
-_TRAIN: Final = {v1.Message.TRAIN_UNSPECIFIED: "", v1.Message.TRAIN_YES: "yes", v1.Message.TRAIN_NO: "no"}
 _OF_ONE_ANSWER: Final = ("prompt", "final_answer", "steps")
 _OUTPUT_ONLY: Final = ("name", "content_digest", "sequence", "create_time")
 
@@ -72,8 +75,8 @@ def draft(trace: v1.Trace) -> TraceDraft:
     fields = {
         **_shared(trace),
         **{name: value for name in _OF_ONE_ANSWER if (value := getattr(trace, name))},
-        "messages": [_message(message) for message in written.messages],
-        "tools": [_tool(tool) for tool in written.tools],
+        "messages": [message_fields(message) for message in written.messages],
+        "tools": [tool_fields(tool) for tool in written.tools],
     }
     return TraceDraft(fields, written.SerializeToString(deterministic=True), is_conversation=True)
 
@@ -83,7 +86,7 @@ def content(encoded: bytes) -> TraceContent | ConversationContent:
     trace = v1.Trace.FromString(encoded)
     if not _is_conversation(trace):
         return cast(TraceContent, _content(trace))
-    messages, tools = map(_message, trace.messages), map(_tool, trace.tools)
+    messages, tools = map(message_fields, trace.messages), map(tool_fields, trace.tools)
     return cast(ConversationContent, {**_shared(trace), "messages": list(messages), "tools": list(tools)})
 
 
@@ -97,52 +100,6 @@ def _shared(trace: v1.Trace) -> dict[str, Any]:
         "metadata": plain_struct(trace.metadata),
         "source": trace.source,
     }
-
-
-def _message(message: v1.Message) -> dict[str, Any]:
-    return {
-        "role": _ROLES.get(message.role, str(message.role)),
-        "content": [{"type": part.type, "text": part.text} for part in message.content],
-        "reasoning": message.reasoning,
-        "tool_calls": [_call(call) for call in message.tool_calls],
-        "tool_call_id": message.tool_call_id,
-        "name": message.name,
-        "train": _TRAIN.get(message.train, str(message.train)),
-    }
-
-
-def _call(call: v1.ToolCall) -> dict[str, Any]:
-    """The fields of a call; its arguments stay in ``call`` as a text alone."""
-    fields: dict[str, Any] = {"id": call.id, "name": call.name}
-    if call.HasField("arguments"):
-        fields["arguments"] = plain_struct(call.arguments)
-        call.arguments_text = call.arguments_text or _as_text(fields["arguments"])
-        call.ClearField("arguments")
-    return {**fields, "arguments_text": call.arguments_text}
-
-
-def _tool(tool: v1.Tool) -> dict[str, Any]:
-    """The fields of a tool; its definition stays in ``tool`` as a text alone."""
-    fields: dict[str, Any] = {
-        name: value for name in ("name", "description") if (value := getattr(tool, name))
-    }
-    if tool.HasField("parameters"):
-        fields["parameters"] = plain_struct(tool.parameters)
-    if fields:
-        if not tool.definition_text and tool.name:
-            tool.definition_text = _as_text({"type": "function", "function": fields})
-        for name in ("name", "description", "parameters"):
-            tool.ClearField(name)
-        return {"fields": fields, "definition_text": tool.definition_text}
-    return {"definition_text": tool.definition_text}
-
-
-def _as_text(fields: dict[str, Any]) -> str:
-    try:
-        return canonical_json(fields).decode()
-    except InvalidArgument:
-        # The checks of the fields say what is wrong with them.
-        return ""
 
 
 def _content(trace: v1.Trace) -> dict[str, Any]:
@@ -187,15 +144,7 @@ def filter_fields(wanted: v1.TraceFilter) -> dict[str, Any]:
 def trace_message(trace: StoredTrace) -> v1.Trace:
     """A stored trace, its texts of JSON read."""
     message = streamed_message(trace)
-    for turn in message.messages:
-        for call in turn.tool_calls:
-            if (arguments := json_object(call.arguments_text)) is not None:
-                call.arguments.update(arguments)
-    for tool in message.tools:
-        function = tool_function(json_object(tool.definition_text) or {}) or {}
-        tool.name, tool.description = function.get("name", ""), function.get("description", "")
-        if "parameters" in function:
-            tool.parameters.update(function["parameters"])
+    read_texts(message)
     return message
 
 

@@ -27,6 +27,9 @@ class FakeEvaluator(v1.EvaluatorServicer):
         spec = v1.EvaluationSpec(eval_set="evalSets/s", base_model=f"model of {request.name}")
         return v1.Evaluation(name=request.name, spec=spec)
 
+    def GetEvalSet(self, request: v1.GetEvalSetRequest, _: Any) -> v1.EvalSet:
+        return v1.EvalSet(name=request.name)
+
     def ListEvaluationItems(
         self, request: v1.ListEvaluationItemsRequest, _: Any
     ) -> v1.ListEvaluationItemsResponse:

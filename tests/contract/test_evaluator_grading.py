@@ -138,6 +138,14 @@ async def test_every_kind_of_grader_is_kept_with_its_settings(evaluator: Any) ->
     source = "def right(output, item):\n    return output == item['id']\n"
     own = {"source_digest": digest_bytes(source.encode()), "function": "right", "threshold": 0.75}
     given.append(item(11, grader={"python": own}))
+    calls: list[dict[str, Any]] = [
+        {"name": "add", "arguments": {"a": 1, "more": {"b": [None, True]}}},
+        {"name": "now", "arguments": {}},
+        {"name": "find", "arguments_text": '{"id": 9007199254740993}'},
+        {"name": "any", "arguments_schema": {"type": "object"}},
+    ]
+    expected = {"tool_call": {"calls": calls, "calls_alone": True}}
+    given.append(item(12, accepted_answers=[], grader=expected))
     made = await evaluator.CreateEvalSet(eval_set(given, python_sources=[source]))
     stored = await evaluator.GetEvalSet(v1.GetEvalSetRequest(name=made.name))
     assert list(stored.python_sources) == [source]

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from support import scripted_evaluator as script
-from support.conversations import adding
+from support.conversations import adding, conversation, turn
 from support.migrated import migrated
 from support.threaded import real_server
 from support.tiny_model import make_tiny_model
@@ -253,14 +253,56 @@ def test_generated_problems_become_an_eval_set(run: Run, client: Client) -> None
     assert "families has 'none'" in wrong.output
 
 
-def test_conversations_become_no_items_and_are_named(run: Run, client: Client, tmp_path: Path) -> None:
-    (tmp_path / "some.jsonl").write_text(f"{trace_to_json(adding())}\n{trace_to_json(trace(1))}\n")
+def test_conversations_ask_for_their_last_answer(run: Run, client: Client, tmp_path: Path) -> None:
+    odd = conversation(turn("user", "q"), turn("assistant", "a"), turn("assistant", "b"))
+    (tmp_path / "some.jsonl").write_text("\n".join(map(trace_to_json, (adding(), trace(1), odd))))
     result = run("evalset", "import", "some", "some.jsonl", "-f", "native")
-    assert "1 conversation left out: an eval item is made of one question" in result.stderr
-    assert [item.prompt for item in client.evaluator.get_eval_set("evalSets/some").items] == [trace(1).prompt]
-    (tmp_path / "none.jsonl").write_text(f"{trace_to_json(adding())}\n")
+    reason = "1 conversation left out: the turn before the last answer is no user's and no tool's"
+    assert reason in result.stderr
+    items = client.evaluator.get_eval_set("evalSets/some").items
+    plain, added = sorted(items, key=lambda item: len(item.messages))
+    assert (len(added.messages), list(added.accepted_answers), plain.prompt) == (
+        4,
+        ["It is 5."],
+        "What is 1 + 1?",
+    )
+    shown = run("evalset", "show", "some").stdout
+    (row,) = [line for line in shown.splitlines() if added.id in line]
+    for part in (
+        "(1 message before)",
+        "user: What is 2 + 3?",
+        'add({"b": 3, "a": 2})',
+        "tool: 5",
+        "(tools: add)",
+    ):
+        assert part in row
+    (tmp_path / "none.jsonl").write_text(trace_to_json(odd))
     refused = run("evalset", "import", "none", "none.jsonl", "-f", "native", exit_code=1)
-    assert "holds conversations alone; an eval item is made of one question" in refused.stderr
+    assert f"holds no trace that makes an eval item: {reason}" in refused.stderr
+
+
+def test_expected_calls_are_imported_shown_and_graded(run: Run, tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "eval_sets" / "tool_calls.jsonl"
+    assert "evalSets/tools: 5 items" in run("evalset", "import", "tools", str(example)).stdout
+    shown = run("evalset", "show", "tools").stdout
+    for part in ('calculator({"expression":"123 * 456"})', "forecast(by a schema)", "no calls"):
+        assert part in shown
+    said = '<tool_call>\n{"name": "calculator", "arguments": {"expression": "%s"}}\n</tool_call>'
+    for expression, verdict in (("123 * 456", "right"), ("123 * 457", "wrong")):
+        graded = run("grade", said % expression, "--eval-set", "tools", "--item", "multiply").stdout
+        assert verdict in graded
+    row = json.loads(example.read_text().splitlines()[0])
+    wrong = [
+        row | {"id": "first"},
+        row | {"accepted_answers": ["x"], "messages": [{"role": "user", "content": "y"}]},
+    ]
+    (tmp_path / "wrong.jsonl").write_text("\n".join(map(json.dumps, wrong)))
+    refused = run("evalset", "import", "wrong", "wrong.jsonl", exit_code=1)
+    assert "wrong.jsonl, line 2: accepted_answers" in refused.stderr
+    wrong[1] = row | {"messages": [{"role": "user", "content": "a\0b"}]}
+    (tmp_path / "wrong.jsonl").write_text("\n".join(map(json.dumps, wrong)))
+    refused = run("evalset", "import", "wrong", "wrong.jsonl", exit_code=1)
+    assert "wrong.jsonl, line 2: messages[0].content[0].text: holds a NUL character" in refused.stderr
 
 
 def test_gsm8k_lines_become_an_eval_set(run: Run, client: Client, tmp_path: Path) -> None:

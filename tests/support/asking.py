@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from support.fake_endpoint import FakeEndpoint, Reply, completion
-from tunix_rt_evaluator.evaluations.model import Decoding, EndpointFields, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.job_folders import EndpointFields, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.worker.endpoint import open_endpoint
 from tunix_rt_evaluator.worker.engine import Completion, Request
 from tunix_rt_kit.errors import DomainError

@@ -50,7 +50,7 @@ def spoken(trace: v1.Trace, sequence: int = 1) -> SourceTrace:
 def eval_set(name: str, *prompts: str) -> EvalPrompts:
     """An eval set of these prompts, its digest made from them."""
     digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    items = {f"item-{number}": prompt for number, prompt in enumerate(prompts)}
+    items = {f"item-{number}": [prompt] for number, prompt in enumerate(prompts)}
     return EvalPrompts(f"evalSets/{name}", f"sha256:{digest}", items)
 
 

@@ -92,7 +92,7 @@ def change_sheet(flip: v1.Flip, rows: Sequence[v1.NearRow] | None = None) -> Ren
     pattern = pattern_label(flip.pattern)
     return tables.facts(
         [
-            (flip.base.item_id, text.one_line(flip.base.prompt, _WIDTH)),
+            (flip.base.item_id, text.ends_of_line(flip.base.prompt, _WIDTH)),
             ("  category", flip.base.category),
             ("  accepted", " | ".join(flip.base.accepted_answers)),
             ("  base", _answer(flip.base)),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from tunix_rt.cli.documents import Lines, WrittenFile
 from tunix_rt.cli.errors import Group
 from tunix_rt.cli.eval_lines import EvalConversationLine, EvalItemLine
 from tunix_rt.cli.grading import GraderFileOption, errors_of, grader_of_file
+from tunix_rt.cli.item_view import items_table
 from tunix_rt.cli.labels import (
     ChangeOptions,
     LabelOptions,
@@ -49,14 +50,15 @@ from tunix_rt.formats import (
     FormatError,
     ItemFormat,
     ItemReading,
+    Lossy,
     NotOfItemsError,
     Record,
     TraceFormat,
     error_of_lines,
-    eval_items_from_traces,
     give_grader,
     name_of,
     numbered_eval_items,
+    numbered_trace_items,
     read_eval_items,
     read_grader_text,
     read_records,
@@ -81,7 +83,6 @@ Format = Literal[
     "auto", "items", "native", "gsm8k", "chat", "dataset", "parquet", "csv", "tsv", "prompt-completion"
 ]
 WantedGrader = v1.Grader | Literal["auto"]
-_NO_ITEM: Final = "an eval item is made of one question and its answer"
 
 
 EvalSetArgument = Annotated[
@@ -309,7 +310,7 @@ def show(
         session.print_message(found)
         return
     _print_facts(session.out, found)
-    session.out.print(_items(found.items[:items]))
+    session.out.print(items_table(found.items[:items]))
     if len(found.items) > items:
         session.out.print(f"and {len(found.items) - items:,} more (--items)", style="dim", highlight=False)
 
@@ -354,20 +355,6 @@ def _origin(origin: v1.EvalSetOrigin) -> Iterator[tuple[str, str]]:
     for file in origin.files:
         yield "file", f"{file.file_name} ({file.size_bytes:,} bytes, {file.digest})"
     yield "cite", text.one_line(origin.citation, 200)
-
-
-def _items(items: Sequence[v1.EvalItem]) -> tables.Listing:
-    rows = tables.table("ITEM", "CATEGORY", "GRADER", "~PROMPT", "ACCEPTED")
-    for item in items:
-        tables.add_row(
-            rows,
-            item.id,
-            item.category or "-",
-            item.grader.WhichOneof("kind") or "-",
-            text.one_line(item.prompt, 120),
-            text.one_line(" | ".join(item.accepted_answers), 32),
-        )
-    return rows
 
 
 def grader_option(given: str) -> WantedGrader:
@@ -425,35 +412,25 @@ def _trace_items(
     limit: int | None,
     grader: WantedGrader,
 ) -> _Read:
-    """The questions of traces; says how many had a prompt that was there already, or were conversations."""
-    taken = conversations = 0
-    lines: dict[str, int] = {}
+    """The questions of traces; says how many were left out, and why."""
+    left_out = Lossy()
+    most = min(limit or MAX_ITEMS + 1, MAX_ITEMS + 1)
+    found = numbered_trace_items(_numbered(records, file), most, grader, left_out)
+    if len(found) > MAX_ITEMS:
+        raise too_many(found[-1][0], file)
+    told = left_out.lines()
+    if told and not found:
+        raise FormatError(0, f"holds no trace that makes an eval item: {'; '.join(told)}", file=file)
+    for line in told:
+        session.say(line)
+    return _Read(file, [item for _, item in found], [number for number, _ in found])
 
-    def traces() -> Iterator[v1.Trace]:
-        nonlocal taken, conversations
-        for record in records:
-            if record.trace is None:
-                raise record.error or FormatError(record.number, "holds no trace", file=file)
-            if record.trace.messages:
-                conversations += 1
-                continue
-            if record.trace.messages:
-                told = "is a conversation; an item is one question with its answer"
-                raise FormatError(record.number, told, file=file)
-            taken += 1
-            lines.setdefault(record.trace.prompt, record.number)
-            yield record.trace
 
-    items = eval_items_from_traces(traces(), min(limit or MAX_ITEMS + 1, MAX_ITEMS + 1), grader)
-    if len(items) > MAX_ITEMS:
-        raise too_many(lines[items[-1].prompt], file)
-    if conversations and not items:
-        raise FormatError(0, f"holds conversations alone; {_NO_ITEM}", file=file)
-    if conversations:
-        session.say(f"{text.counted(conversations, 'conversation')} left out: {_NO_ITEM}")
-    if repeated := taken - len(items):
-        session.say(f"{text.counted(repeated, 'trace')} left out: their prompts were there already")
-    return _Read(file, items, [lines[item.prompt] for item in items])
+def _numbered(records: Iterable[Record], file: str) -> Iterator[tuple[int, v1.Trace]]:
+    for record in records:
+        if record.trace is None:
+            raise record.error or FormatError(record.number, "holds no trace", file=file)
+        yield record.number, record.trace
 
 
 @command(

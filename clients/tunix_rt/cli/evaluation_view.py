@@ -229,7 +229,7 @@ def print_items(console: Console, found: Sequence[v1.EvaluationResult], *, sampl
             rows,
             result.item_id,
             _grade(result),
-            text.one_line(result.prompt, 160),
+            text.ends_of_line(result.prompt, 160),
             _output(result),
             text.one_line(result.grade_error or result.error or result.extracted_answer, 160) or "-",
             text.one_line(" | ".join(result.accepted_answers), 24),

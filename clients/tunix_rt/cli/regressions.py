@@ -135,7 +135,7 @@ def _show(
     if session.as_json:
         session.print_json([_document(*pair) for pair in zip(shown, rows, strict=True)])
         return
-    if not shown:
+    if not shown and not missing:
         session.out.print(
             f"no item went from {'right to wrong' if regressed else 'wrong to right'}", highlight=False
         )

@@ -103,6 +103,17 @@ def last_of_line(text: str, width: int) -> str:
     return joined if len(joined) <= width else "…" + joined[1 - width :].lstrip()
 
 
+def ends_of_line(text: str, width: int) -> str:
+    """As ``one_line``, but cut in its middle: of a long question, or a conversation, both ends count."""
+    joined = " ".join(text.split())
+    head = width // 3
+    return (
+        joined
+        if len(joined) <= width
+        else f"{joined[:head].rstrip()} … {joined[head + 3 - width :].lstrip()}"
+    )
+
+
 def enum_label(name: str, prefix: str) -> str:
     """An enum's value as people read it: `STATE_SUCCEEDED` is `succeeded`."""
     return name.removeprefix(prefix).lower().replace("_", " ")

@@ -7,7 +7,7 @@ from tunix_rt.formats.eval_items import (
     BUILTIN,
     MAX_ITEMS,
     error_of_lines,
-    eval_items_from_traces,
+    eval_item_to_json,
     numbered_eval_items,
     read_eval_items,
     too_many,
@@ -26,6 +26,7 @@ from tunix_rt.formats.item_rows import GraderName, ItemFormat, ItemReading, NotO
 from tunix_rt.formats.logs import is_log
 from tunix_rt.formats.parquet import is_parquet, row_count
 from tunix_rt.formats.reading import BadArguments, Lossy, Media, Record
+from tunix_rt.formats.trace_items import eval_items_from_traces, numbered_trace_items
 from tunix_rt.formats.traces import (
     BadLine,
     TraceFormat,
@@ -53,6 +54,7 @@ __all__ = [
     "TraceFormat",
     "compressing",
     "error_of_lines",
+    "eval_item_to_json",
     "eval_items_from_traces",
     "give_grader",
     "grader_for",
@@ -61,6 +63,7 @@ __all__ = [
     "is_parquet",
     "name_of",
     "numbered_eval_items",
+    "numbered_trace_items",
     "read_eval_items",
     "read_grader",
     "read_grader_file",

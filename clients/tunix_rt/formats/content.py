@@ -107,9 +107,8 @@ class ContentReader:
         """Count what is no text, or refuse it by name."""
         if self._reading.media == "refuse":
             a = "an" if what[0] in "aeiou" else "a"
-            raise self._wrong(
-                place, f"is {a} {what}, and a trace holds text alone; --media leave-out leaves it out"
-            )
+            option = self._reading.option("--media leave-out leaves it out")
+            raise self._wrong(place, f"is {a} {what}, and a trace holds text alone{option}")
         self._lossy.add(what)
 
     def call(self, given: Any, place: str) -> v1.ToolCall:
@@ -145,9 +144,8 @@ class ContentReader:
         if is_object(text):
             return text
         if self._reading.bad_arguments == "refuse":
-            raise self._wrong(
-                place, f"is {text[:60]!r}, which is no JSON object; --bad-arguments keep takes it"
-            )
+            option = self._reading.option("--bad-arguments keep takes it")
+            raise self._wrong(place, f"is {text[:60]!r}, which is no JSON object{option}")
         if not text:
             self._lossy.add("call", "with an empty text for its arguments, kept as {}")
             return "{}"

@@ -81,11 +81,11 @@ def _as_text(value: dict[str, Any] | str) -> str:
     return value if isinstance(value, str) else json_text(value)
 
 
-def conversation_document(trace: v1.Trace) -> dict[str, Any]:
-    """``messages`` and ``tools`` of a trace in our own form."""
-    document: dict[str, Any] = {"messages": [_message_document(message) for message in trace.messages]}
-    if trace.tools:
-        document["tools"] = [_tool_document(tool.definition_text) for tool in trace.tools]
+def conversation_document(conversation: v1.Trace | v1.EvalItem) -> dict[str, Any]:
+    """``messages`` and ``tools`` of a trace, or of an item of an eval set, in our own form."""
+    document: dict[str, Any] = {"messages": [_message_document(message) for message in conversation.messages]}
+    if conversation.tools:
+        document["tools"] = [_tool_document(tool.definition_text) for tool in conversation.tools]
     return document
 
 

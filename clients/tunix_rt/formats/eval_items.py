@@ -1,9 +1,9 @@
-"""Eval items as JSON lines, and out of traces."""
+"""Eval items as JSON lines."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Annotated, Any, Final
 
@@ -12,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunix_rt import v1
 from tunix_rt.errors import FieldViolation, FormatError, InvalidArgumentError
 from tunix_rt.formats.compression import Source, name_of
-from tunix_rt.formats.grading import NEED_NO_ANSWER, grader_for, read_grader
-from tunix_rt.formats.item_rows import GraderName, ItemReading, item_id, item_lines
-from tunix_rt.formats.lines import check_values, parse_line, struct_of
+from tunix_rt.formats.conversations import conversation_document, json_text
+from tunix_rt.formats.expected_calls import exact_json
+from tunix_rt.formats.grading import NEED_NO_ANSWER, read_grader, written
+from tunix_rt.formats.item_rows import ItemReading, item_lines, question_id
+from tunix_rt.formats.lines import check_values, parse_line, plain_of, struct_of
+from tunix_rt.formats.rows import wrong
+from tunix_rt.formats.talks import history
 from tunix_rt.schema import one_line
 
 BUILTIN: Final = "eval_v1"
@@ -24,6 +28,7 @@ MAX_EVAL_SET_BYTES: Final = 15 << 18
 """Bytes of the largest eval set."""
 _ITEM: Final = re.compile(r"(?:eval_set\.)?items\[(\d+)\]\.?(.*)", re.DOTALL)
 _SHOWN: Final = 20
+_LABELS: Final = ("category", "difficulty", "cluster")
 
 _LongText = Annotated[str, Field(min_length=1, max_length=50_000)]
 _Label = Annotated[str, Field(max_length=64)]
@@ -33,7 +38,9 @@ class _ItemRow(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     id: Annotated[str, Field(min_length=1, max_length=128)]
-    prompt: _LongText
+    prompt: _LongText | None = None
+    messages: Any = None
+    tools: Any = None
     accepted_answers: Annotated[list[_LongText], Field(max_length=256)] = Field(default_factory=list)
     grader: Any
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -50,8 +57,10 @@ def read_eval_items(
 
     A line of eval items holds ``id``, ``prompt``, ``accepted_answers`` (unless the grader can do without),
     ``grader`` (see ``read_grader``), and, if wanted, ``tolerance`` (numeric), ``category``, ``difficulty``,
-    ``cluster`` and ``metadata``. A table has columns of these names, of which ``prompt`` alone must be there;
-    its other columns become metadata. An item without an id has one made from its prompt.
+    ``cluster`` and ``metadata``. In place of ``prompt`` it may hold ``messages``, the conversation before the
+    turn that is asked for, and ``tools``, both as chat APIs write them. A table has columns of these names,
+    but for the conversation; ``prompt`` alone must be there, and its other columns become metadata. A row
+    without an id has one made from its prompt.
 
     Args:
         source: where the items come from.
@@ -60,8 +69,8 @@ def read_eval_items(
             not read then.
 
     Raises:
-        FormatError: names the file, the line and every wrong field; an id or a prompt stands twice; there is
-            no item at all, or there are more than an eval set holds.
+        FormatError: names the file, the line and every wrong field; an id or a question stands twice; there
+            is no item at all, or there are more than an eval set holds.
     """
     return [item for _, item in numbered_eval_items(source, reading, limit)]
 
@@ -113,39 +122,24 @@ def wrong_items(error: InvalidArgumentError) -> list[tuple[int, FieldViolation]]
     ]
 
 
-def eval_items_from_traces(
-    traces: Iterable[v1.Trace], limit: int | None = None, grader: GraderName | v1.Grader = "numeric"
-) -> list[v1.EvalItem]:
-    """Questions out of traces: each prompt, with the final answer as the accepted one.
-
-    An item's id is made from its prompt, so that the same question has the same id in every set. Of traces
-    with the same prompt the first counts. Conversations are passed over. Category, difficulty and cluster
-    come from the metadata (``category`` or ``family``, ``difficulty``, ``cluster``).
-
-    Args:
-        traces: where they come from; read no further than ``limit`` needs.
-        limit: most items; None for all.
-        grader: how answers are graded, by name or with settings; ``auto`` grades an answer that is a number
-            as one, mathematics as ``math``, others as text (see ``grader_for``).
-    """
-    items: dict[str, v1.EvalItem] = {}
-    for trace in traces:
-        if trace.messages:
-            continue
-        key = item_id(trace.prompt)
-        if key not in items:
-            items[key] = v1.EvalItem(
-                id=key,
-                prompt=trace.prompt,
-                accepted_answers=[trace.final_answer],
-                grader=_grader(grader, trace.final_answer),
-                category=_fact(trace, "category") or _fact(trace, "family"),
-                difficulty=_fact(trace, "difficulty"),
-                cluster=_fact(trace, "cluster", 128),
-            )
-        if limit is not None and len(items) >= limit:
-            break
-    return list(items.values())
+def eval_item_to_json(item: v1.EvalItem) -> str:
+    """An item on one line, as ``read_eval_items`` takes it."""
+    document: dict[str, Any] = {"id": item.id}
+    if item.messages:
+        document |= conversation_document(item)
+        # What is given as an object may be wrapped when it is read.
+        given = zip(document.get("tools", []), item.tools, strict=False)
+        tools = [shown if "function" in shown else tool.definition_text for shown, tool in given]
+        document |= {"tools": tools} if tools else {}
+    else:
+        document["prompt"] = item.prompt
+    if item.accepted_answers:
+        document["accepted_answers"] = list(item.accepted_answers)
+    document["grader"] = written(item.grader)
+    document |= {name: value for name in _LABELS if (value := getattr(item, name))}
+    if item.metadata.fields:
+        document["metadata"] = plain_of(item.metadata)
+    return json_text(document)
 
 
 def _read(
@@ -160,12 +154,12 @@ def _read(
             raise too_many(number, file)
         if count > MAX_ITEMS:
             break
-        row = parse_line(_ItemRow, line, number, file)
-        for field, value in (("prompt", row.prompt), ("id", row.id)):
-            first = seen.setdefault((field, value), number)
+        item = _item(parse_line(_ItemRow, line, number, file), line, number, file)
+        field = "messages" if item.messages else "prompt"
+        for name, value in ((field, question_id(item)), ("id", item.id)):
+            first = seen.setdefault((name, value), number)
             if first != number:
-                raise FormatError(number, f"{field}: is the same as on line {first}", file=file)
-        item = _item(row, number, file)
+                raise FormatError(number, f"{name}: is the same as on line {first}", file=file)
         if len(items) < most:
             items.append((number, item))
             size += item.ByteSize()
@@ -185,9 +179,11 @@ def too_many(number: int, file: str) -> FormatError:
     return FormatError(number, problem, file=file)
 
 
-def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:
+def _item(row: _ItemRow, line: bytes, number: int, file: str) -> v1.EvalItem:
+    # With all digits of its numbers.
+    document = exact_json(line)
     try:
-        grader = read_grader(row.grader)
+        grader = read_grader(document["grader"])
     except ValueError as error:
         raise FormatError(number, f"grader: {error}", file=file) from None
     kind = grader.WhichOneof("kind") or ""
@@ -200,9 +196,12 @@ def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:
     found = check_values(row.metadata or {}, ("metadata",))
     if found:
         raise FormatError(number, one_line([found]), file=file, field_violations=[found])
+    messages, tools = _asked(row, document, number, file)
     item = v1.EvalItem(
         id=row.id,
-        prompt=row.prompt,
+        prompt=row.prompt or "",
+        messages=messages,
+        tools=tools,
         accepted_answers=row.accepted_answers,
         grader=grader,
         category=row.category,
@@ -215,12 +214,16 @@ def _item(row: _ItemRow, number: int, file: str) -> v1.EvalItem:
     return item
 
 
-def _grader(name: GraderName | v1.Grader, answer: str) -> v1.Grader:
-    if isinstance(name, v1.Grader):
-        return name
-    return read_grader(grader_for(answer) if name == "auto" else name)
-
-
-def _fact(trace: v1.Trace, key: str, most: int = 64) -> str:
-    value = trace.metadata.fields.get(key)
-    return value.string_value[:most] if value is not None else ""
+def _asked(
+    row: _ItemRow, document: Mapping[str, Any], number: int, file: str
+) -> tuple[list[v1.Message], list[v1.Tool]]:
+    """The conversation of an item that has one; raises FormatError unless it has that or a prompt."""
+    if row.messages is None:
+        if row.tools:
+            raise wrong("tools", "are given without messages; only a conversation has tools", number, file)
+        if row.prompt is None:
+            raise wrong("prompt", "is missing; a prompt, or messages, would be right", number, file)
+        return [], []
+    if row.prompt is not None:
+        raise wrong("prompt", "is given beside messages; an item has one of the two", number, file)
+    return history({name: document.get(name) for name in ("messages", "tools")}, number, file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,13 @@ from typing import Any, Final, Literal
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 
 from tunix_rt import v1
 from tunix_rt.files import open_regular
+from tunix_rt.formats.expected_calls import exact_json, expected_calls
+from tunix_rt.formats.lines import plain_of
 from tunix_rt.schema import nearest
 from tunix_rt.v1.eval_set_pb2 import needs_no_accepted_answer
 
@@ -64,7 +67,8 @@ def read_grader(written: object) -> v1.Grader:
     """A grader out of ``"numeric"``, or out of ``{"kind": "numeric", "tolerance": 0.1}``.
 
     The settings are the fields of the kind's message in ``eval_set.proto``; an enum's value may have a short
-    name, such as "answer-only". Raises ValueError that names what is wrong.
+    name, such as "answer-only". A call of ``tool_call`` has its ``arguments`` as an object or as the text of
+    one. Raises ValueError that names what is wrong.
     """
     settings = {"kind": written} if isinstance(written, str) else written
     if not isinstance(settings, Mapping):
@@ -95,7 +99,18 @@ def written(grader: v1.Grader) -> dict[str, Any]:
     """A grader as ``read_grader`` takes it."""
     kind = grader.WhichOneof("kind") or ""
     message = getattr(grader, kind)
-    return {"kind": kind, **MessageToDict(message, preserving_proto_field_name=True)}
+    return {"kind": kind, **_plain(message)}
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    shown = MessageToDict(message, preserving_proto_field_name=True)
+    for field, value in message.ListFields():
+        if field.message_type is Struct.DESCRIPTOR:
+            # In the order of its keys, for a Struct has none.
+            shown[field.name] = plain_of(value)
+        elif field.message_type is not None and field.is_repeated:
+            shown[field.name] = [_plain(entry) for entry in value]
+    return shown
 
 
 def grader_for(answer: str) -> Literal["numeric", "math", "text"]:
@@ -177,7 +192,9 @@ def _settings(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _named(field: FieldDescriptor, value: Any) -> Any:
-    """The value of an enum by its short name, such as "answer-only"."""
+    """The value of an enum by its short name, such as "answer-only"; calls as the contract has them."""
+    if field.message_type is v1.ExpectedToolCall.DESCRIPTOR:
+        return expected_calls(value)
     if field.enum_type is None or not isinstance(value, str):
         return value
     full = field.enum_type.values[0].name.removesuffix("UNSPECIFIED") + value.upper().replace("-", "_")
@@ -217,6 +234,8 @@ def typed(text: str, opening: str) -> Any:
     if not text.lstrip().startswith(tuple(opening)):
         return text
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return exact_json(text)
+    except RecursionError:
+        raise ValueError("is no JSON that can be read: it is nested too deep") from None
+    except ValueError as error:
         raise ValueError(f"is no JSON: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -14,8 +15,9 @@ from tunix_rt import v1
 from tunix_rt.errors import FormatError
 from tunix_rt.formats.columns import ITEM_FORM, Where, assign, gathered, table_rows
 from tunix_rt.formats.compression import Source
+from tunix_rt.formats.conversations import conversation_document, json_text
 from tunix_rt.formats.delimited import DELIMITERS, table_format
-from tunix_rt.formats.grading import grader_for, typed, written
+from tunix_rt.formats.grading import grader_for, read_grader, typed, written
 from tunix_rt.formats.kinds import hint_for_items
 from tunix_rt.formats.lines import keys_of, object_of, read_failures, read_lines
 from tunix_rt.formats.parquet import is_parquet
@@ -61,6 +63,16 @@ class NotOfItemsError(FormatError):
 def item_id(prompt: str) -> str:
     """The id of an item that has none of its own: the same for the same question in every set."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def question_id(item: v1.EvalItem) -> str:
+    """As ``item_id``, of an item's prompt or conversation; how a text is cut into parts does not count."""
+    if not item.messages:
+        return item_id(item.prompt)
+    document = conversation_document(item)
+    for message in document["messages"]:
+        message["content"] = "".join(message.get("content", ""))
+    return item_id(json_text(document))
 
 
 def item_lines(source: Source, file: str, reading: ItemReading) -> Iterator[tuple[int, bytes]]:
@@ -164,6 +176,10 @@ def _item_of(fields: dict[str, Any], answers: list[Any], reading: ItemReading) -
         grader = typed(grader, "{")
     if grader == "auto":
         grader = _grader_of([answer for answer in answers if isinstance(answer, str)])
+    if isinstance(grader, dict):
+        # JSON is written below, which keeps fewer digits than a grader; what is wrong with it is told later.
+        with suppress(ValueError):
+            grader = read_grader(grader)
     document["grader"] = written(grader) if isinstance(grader, v1.Grader) else grader
     return document
 

@@ -68,7 +68,8 @@ def finite(digits: str) -> float:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; raises LostValueError where a key stands twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -76,7 +77,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_STRICT: Final = json.JSONDecoder(object_pairs_hook=_once, parse_float=finite)
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=once, parse_float=finite)
 
 
 def strict_json(line: bytes) -> Any:

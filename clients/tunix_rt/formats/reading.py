@@ -66,6 +66,7 @@ class Reading:
         columns: the column or key of each field, where they were named.
         lossy: takes what is left out.
         assigned: takes the column, or key, of each field, where the fields were found by columns.
+        names_options: whether an error names the option of `traces import` that takes what is refused.
     """
 
     answers_only: bool = False
@@ -74,6 +75,11 @@ class Reading:
     columns: Mapping[str, str] | None = None
     lossy: Lossy = field(default_factory=Lossy)
     assigned: dict[str, str] = field(default_factory=dict)
+    names_options: bool = True
+
+    def option(self, told: str) -> str:
+        """``; told`` where errors name options, else nothing."""
+        return f"; {told}" if self.names_options else ""
 
 
 class Record(NamedTuple):

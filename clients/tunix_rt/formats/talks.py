@@ -11,15 +11,16 @@ from tunix_rt import v1
 from tunix_rt.formats import rows
 from tunix_rt.formats.content import ContentReader, is_object
 from tunix_rt.formats.conversations import MAX_CALLS, json_text
-from tunix_rt.formats.learned import says_no
+from tunix_rt.formats.learned import mark_of, says_no
 from tunix_rt.formats.reading import Reading
 from tunix_rt.formats.turn_order import first_fault
-from tunix_rt.formats.turns import Turns
+from tunix_rt.formats.turns import ROLES, SPOKEN, Turns
 from tunix_rt.turns import in_call_order, text_of
 
 CHATS: Final = ("messages", "conversations")
 _TOOLS: Final = ("tools", "functions")
 _SYSTEM: Final = "system"
+_NOT_KEPT: Final = "is nothing that a message of an eval item has; leave it out"
 # Fields that hold a message's text, not a message.
 _TEXT_FIELD: Final = re.compile(
     r"prompt|completion|instruction|output|system|history\[\d+\]\[\d\]|(?:.*\.)?(?:instructions|input)"
@@ -51,8 +52,19 @@ def conversation(
     return _Talk(document, number, file, reading, named or {}).trace(line)
 
 
+def history(document: Mapping[str, Any], number: int, file: str) -> tuple[list[v1.Message], list[v1.Tool]]:
+    """The messages before a turn that a model is asked for, and the tools that it is offered.
+
+    They are read as ``conversation`` reads them, but nothing is left out, marked or kept beside them: a line
+    for which that would be needed is refused. Definitions of tools that are given as text are kept to the
+    character. Raises FormatError.
+    """
+    reading = Reading(bad_arguments="refuse", names_options=False)
+    return _Talk(document, number, file, reading, {}, asked=True).history()
+
+
 class _Talk:
-    """One document on its way to a trace."""
+    """One document on its way to a trace, or to an item of an eval set (``asked``)."""
 
     def __init__(
         self,
@@ -61,7 +73,10 @@ class _Talk:
         file: str,
         reading: Reading,
         named: Mapping[str, str],
+        *,
+        asked: bool = False,
     ) -> None:
+        self._asked = asked
         self._document = document
         self._key = next(key for key in CHATS if key in document)
         self._number = number
@@ -88,6 +103,41 @@ class _Talk:
             metadata=rows.metadata_of(metadata, self._number, self._file),
         )
         return rows.checked(as_question(trace), line, self._number, self._file)
+
+    def history(self) -> tuple[list[v1.Message], list[v1.Tool]]:
+        given = self._document[self._key]
+        if not isinstance(given, list) or not given:
+            raise self._wrong(self._key, "is no list of messages" if given else "is empty")
+        for index, item in enumerate(given):
+            path = f"{self._key}[{index}]"
+            if isinstance(item, dict):
+                self._check_asked(item, path)
+            self._turns.add(item, path)
+        self._turns.end()
+        tools = self._tools()
+        self._check()
+        for place, beside in self._turns.beside.items():
+            raise self._wrong(f"{self._turns.paths[int(place)]}.{next(iter(beside))}", _NOT_KEPT)
+        self._reading.lossy.keep()
+        for told in self._reading.lossy.lines():
+            raise self._wrong(self._key, f"cannot be kept whole, as an eval item is: {told}")
+        return self._turns.messages, tools
+
+    def _check_asked(self, item: Mapping[str, Any], path: str) -> None:
+        """Refuse what says that a message is learned, and what only the assistant's may have."""
+        role = item.get("role", item.get("from"))
+        for key, value in item.items():
+            try:
+                learned = mark_of(key, value) is not None
+            except ValueError:
+                learned = True
+            if learned:
+                raise self._wrong(f"{path}.{key}", "is given, and nothing of an eval item is learned")
+            spoken = value and key in SPOKEN and isinstance(role, str)
+            if spoken and ROLES.get(role, "assistant") not in ("assistant", "call"):
+                raise self._wrong(
+                    f"{path}.{key}", f"is given in a message of role {role}; only the assistant's have it"
+                )
 
     def _wrong(self, field: str, problem: str) -> Exception:
         return rows.wrong(named_field(field, self._named), problem, self._number, self._file)
@@ -121,6 +171,7 @@ class _Talk:
         for key in _TOOLS:
             for index, tool in enumerate(self._listed(key)):
                 path = f"{key}[{index}]"
+                given = tool if isinstance(tool, str) else ""
                 if isinstance(tool, str):
                     tool = self._parsed(tool, path)
                 function = self._function(tool, path)
@@ -130,13 +181,22 @@ class _Talk:
                 if name in seen:
                     raise self._wrong(f"{path}.name", f"is {name[:60]!r}, which {seen[name]} is already")
                 seen[name] = path
-                text = json_text({"type": "function", "function": function})
+                text = self._definition(tool, function, given)
                 if not is_object(text):
                     raise self._wrong(path, "holds what JSON has no number for, or is too deep")
                 made.append(v1.Tool(definition_text=text))
         if len(made) > MAX_CALLS:
             raise self._wrong("tools", f"has {len(made):,} tools; at most {MAX_CALLS} are allowed")
         return made
+
+    def _definition(self, tool: Mapping[str, Any], function: Mapping[str, Any], given: str) -> str:
+        """The text of a tool's definition; of a trace always the function alone, wrapped."""
+        if self._asked and tool.get("type", "function") == "function" and "function" in tool:
+            whole = {"type": "function", **tool, "function": function}
+            return given if given and whole == tool else json_text(whole)
+        if self._asked and given and function == tool:
+            return given
+        return json_text({"type": "function", "function": function})
 
     def _listed(self, key: str) -> list[Any]:
         given = self._document.get(key)
@@ -186,7 +246,7 @@ class _Talk:
         return function
 
     def _check(self) -> None:
-        fault = first_fault(self._turns.messages)
+        fault = first_fault(self._turns.messages, asked=self._asked)
         if fault is None:
             return
         if fault.index is None:

@@ -13,6 +13,7 @@ from tunix_rt.turns import role_of, text_of
 
 _MAX_NAME: Final = 256
 _FIRST: Final = ("system", "developer")
+_BEFORE_ANSWER: Final = ("user", "tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +25,23 @@ class Fault:
     problem: str
 
 
-def first_fault(messages: Sequence[v1.Message]) -> Fault | None:
-    """The first rule that messages break; None where they make a conversation."""
-    return next(_faults(messages), None)
+def first_fault(messages: Sequence[v1.Message], *, asked: bool = False) -> Fault | None:
+    """The first rule that messages break; None where they make a conversation.
+
+    With ``asked``, they are those before a turn that a model is asked for.
+    """
+    return next(_faults(messages, asked), None)
 
 
-def _faults(messages: Sequence[v1.Message]) -> Iterator[Fault]:
+def _faults(messages: Sequence[v1.Message], asked: bool) -> Iterator[Fault]:
     if len(messages) > MAX_MESSAGES:
         yield Fault(None, "", f"has {len(messages):,} messages; at most {MAX_MESSAGES:,} are allowed")
     roles = [role_of(message) for message in messages]
-    if "assistant" not in roles:
+    if "assistant" not in roles and not asked:
         yield Fault(None, "", "has no assistant turn; a trace needs what the assistant says")
     if "user" not in roles:
-        yield Fault(None, "", "has no user turn; a trace needs the question")
+        what = "an eval item" if asked else "a trace"
+        yield Fault(None, "", f"has no user turn; {what} needs the question")
     calls, begun = _Calls(), False
     for index, (role, message) in enumerate(zip(roles, messages, strict=True)):
         yield from _wrong_in(index, role, message)
@@ -52,6 +57,11 @@ def _faults(messages: Sequence[v1.Message]) -> Iterator[Fault]:
             yield Fault(index, "role", f"is {role}; a conversation begins with a message of the user's")
         begun = True
         yield from calls.made(index, message)
+    if asked:
+        yield from calls.left_open()
+        if roles[-1] not in _BEFORE_ANSWER:
+            told = f"is {roles[-1]}; the model answers the last message, which is a user's or a tool's"
+            yield Fault(len(roles) - 1, "role", told)
 
 
 def _wrong_in(index: int, role: str, message: v1.Message) -> Iterator[Fault]:

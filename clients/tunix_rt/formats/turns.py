@@ -29,6 +29,8 @@ ROLES: Final = {
 # What servers and datasets call the reasoning that stands beside the answer.
 REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 _CALLS: Final = ("tool_calls", "function_call")
+SPOKEN: Final = (*REASONING, *_CALLS, "refusal")
+"""What only a message of the assistant's has."""
 _RESULT_IDS: Final = ("tool_call_id", "tool_use_id", "call_id")
 _TRAIN: Final = {None: v1.Message.TRAIN_UNSPECIFIED, True: v1.Message.TRAIN_YES, False: v1.Message.TRAIN_NO}
 _CALL_MARK: Final = "<tool_call>"
@@ -194,7 +196,7 @@ class Turns:
             self._append(self._plain(role, item, found, path), path)
         if role != "assistant":
             self._mark(role, item, path)
-        self._keep_rest(item, (key, "name", *REASONING, *_CALLS, "refusal", *_NOT_READ))
+        self._keep_rest(item, (key, "name", *SPOKEN, *_NOT_READ))
 
     def _plain(self, role: str, item: Mapping[str, Any], found: Content, path: str) -> v1.Message:
         if found.texts and not "".join(found.texts).strip():

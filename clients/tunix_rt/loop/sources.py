@@ -19,6 +19,7 @@ from tunix_rt.files import open_regular
 from tunix_rt.formats import (
     BUILTIN,
     ItemReading,
+    Lossy,
     eval_items_from_traces,
     read_eval_items,
     read_traces,
@@ -97,18 +98,22 @@ def chat_template(
     )
 
 
-def eval_items(config: EvalSetConfig, client: Client, dataset: v1.Dataset | None) -> list[v1.EvalItem]:
-    """The questions: rows of the held-out split of ``dataset``, or, without one, those from elsewhere."""
+def eval_items(
+    config: EvalSetConfig, client: Client, dataset: v1.Dataset | None, left_out: Lossy
+) -> list[v1.EvalItem]:
+    """The questions: rows of the held-out split of ``dataset``, or, without one, those from elsewhere.
+
+    ``left_out`` takes which rows made no question.
+    """
     if dataset is None:
         return items_from_elsewhere(config)
     split = config.held_out_split or ""
     rows = client.exporter.read_dataset(dataset.name, split, format=v1.DATASET_FORMAT_TRACE)
     traces = read_traces(io.BytesIO(rows), "dataset")
-    items = eval_items_from_traces(traces, config.limit, grader=config.grader)
+    items = eval_items_from_traces(traces, config.limit, config.grader, left_out)
     if not items:
-        raise FailedPreconditionError(
-            f"split {split!r} of {dataset.name} has no rows to ask", reason="EVAL_SET_EMPTY"
-        )
+        problem = f"split {split!r} of {dataset.name} has no rows to ask"
+        raise FailedPreconditionError("; ".join([problem, *left_out.lines()]), reason="EVAL_SET_EMPTY")
     return items
 
 

@@ -22,7 +22,7 @@ from tunix_rt import jobs, v1
 from tunix_rt.client import Client
 from tunix_rt.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tunix_rt.files import folder_lock, read_text, write_atomically
-from tunix_rt.formats import give_grader
+from tunix_rt.formats import Lossy, give_grader
 from tunix_rt.importing import ImportResult, import_traces
 from tunix_rt.loop import specs
 from tunix_rt.loop.config import LoopConfig
@@ -225,7 +225,8 @@ class Loop:
     def _eval_set(self, dataset: v1.Dataset | None) -> v1.EvalSet:
         config = self._config
         with self._stage("eval_set"):
-            items = eval_items(config.eval_set, self._client, dataset)
+            left_out = Lossy()
+            items = eval_items(config.eval_set, self._client, dataset, left_out)
             eval_set = v1.EvalSet(items=items)
             if (grader := config.eval_set.own_grader()) is not None:
                 give_grader(eval_set, grader)
@@ -244,7 +245,9 @@ class Loop:
                 "eval_set",
                 "skipped" if there else "finished",
                 resource=stored.name,
-                message=f"{stored.item_count:,} item{'' if stored.item_count == 1 else 's'}",
+                message="; ".join(
+                    [f"{stored.item_count:,} item{'' if stored.item_count == 1 else 's'}", *left_out.lines()]
+                ),
             )
         return stored
 

@@ -23,7 +23,7 @@ from tunix_rt.spans.calls import (
     read_call,
 )
 from tunix_rt.spans.messages import SpanError
-from tunix_rt.turns import in_call_order
+from tunix_rt.turns import in_call_order, tool_name
 
 __all__ = [
     "CONTENT_IS_OFF",
@@ -192,7 +192,7 @@ class _Thread:
         """Go on with a call whose messages have ``keys``, of which the first are this thread's."""
         self.messages += [*call.messages[len(self.messages) :], call.answer]
         self.keys = [*keys, _key(call.answer)]
-        self.tools |= {_tool_name(tool): tool for tool in call.tools}
+        self.tools |= {tool_name(tool): tool for tool in call.tools}
         self.calls.append(call)
 
     def trace(self) -> v1.Trace:
@@ -214,12 +214,6 @@ class _Thread:
         }
         made.metadata.update({name: value for name, value in facts.items() if value})
         return made
-
-
-def _tool_name(tool: v1.Tool) -> str:
-    """What tells a tool: of two definitions of one name the later call's counts."""
-    definition = json.loads(tool.definition_text)
-    return str(definition.get("function", definition).get("name"))
 
 
 def _fact(span: Span, *names: str) -> str:

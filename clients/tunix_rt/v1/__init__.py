@@ -140,6 +140,8 @@ from tunix_rt.v1.eval_set_pb2 import (
     JsonSchemaGrader as JsonSchemaGrader,
     JudgeGrader as JudgeGrader,
     PythonGrader as PythonGrader,
+    ToolCallGrader as ToolCallGrader,
+    ExpectedToolCall as ExpectedToolCall,
 )
 from tunix_rt.v1.evaluation_pb2 import (
     Evaluation as Evaluation,

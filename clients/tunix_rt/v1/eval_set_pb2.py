@@ -28,9 +28,10 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tunix_rt.v1 import dataset_pb2 as tunix__rt_dot_v1_dot_dataset__pb2
+from tunix_rt.v1 import trace_pb2 as tunix__rt_dot_v1_dot_trace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atunix_rt/v1/eval_set.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/descriptor.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tunix_rt/v1/dataset.proto\"\xcc\x03\n\x07\x45valSet\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x65val_set_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x05items\x18\x04 \x03(\x0b\x32\x15.tunix_rt.v1.EvalItemB\x04\xe2\x41\x01\x02\x12\x18\n\nitem_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x0c\x64isplay_name\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x0c\n\x04note\x18\n \x01(\t\x12\x16\n\x0epython_sources\x18\x0b \x03(\t\x12*\n\x06origin\x18\x0c \x01(\x0b\x32\x1a.tunix_rt.v1.EvalSetOrigin\x12\x35\n\x0b\x64\x65lete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:=\xea\x41:\n\x10tunix-rt/EvalSet\x12\x13\x65valSets/{eval_set}*\x08\x65valSets2\x07\x65valSet\"\xe6\x01\n\rEvalSetOrigin\x12\x11\n\tbenchmark\x18\x01 \x01(\t\x12\x0f\n\x07mapping\x18\x02 \x01(\t\x12\x0e\n\x06hub_id\x18\x03 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x04 \x01(\t\x12\r\n\x05split\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\t\x12\x0f\n\x07license\x18\x07 \x01(\t\x12\x10\n\x08\x63itation\x18\x08 \x01(\t\x12\'\n\x05\x66iles\x18\t \x03(\x0b\x32\x18.tunix_rt.v1.EvalSetFile\x12\x11\n\trow_count\x18\n \x01(\x05\x12\x11\n\tselection\x18\x0b \x01(\t\"D\n\x0b\x45valSetFile\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xd9\x01\n\x08\x45valItem\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10\x61\x63\x63\x65pted_answers\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12#\n\x06grader\x18\x04 \x01(\x0b\x32\x13.tunix_rt.v1.Grader\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\x12\n\ndifficulty\x18\x06 \x01(\t\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\x12)\n\x08metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xbd\x04\n\x06Grader\x12-\n\x07numeric\x18\x01 \x01(\x0b\x32\x1a.tunix_rt.v1.NumericGraderH\x00\x12\'\n\x04text\x18\x02 \x01(\x0b\x32\x17.tunix_rt.v1.TextGraderH\x00\x12%\n\x03set\x18\x03 \x01(\x0b\x32\x16.tunix_rt.v1.SetGraderH\x00\x12\'\n\x04math\x18\x04 \x01(\x0b\x32\x17.tunix_rt.v1.MathGraderH\x00\x12<\n\x0fmultiple_choice\x18\x05 \x01(\x0b\x32!.tunix_rt.v1.MultipleChoiceGraderH\x00\x12)\n\x05regex\x18\x06 \x01(\x0b\x32\x18.tunix_rt.v1.RegexGraderH\x00\x12/\n\x08\x63ontains\x18\x07 \x01(\x0b\x32\x1b.tunix_rt.v1.ContainsGraderH\x00\x12+\n\x06\x66ormat\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.FormatGraderH\x00\x12.\n\x08token_f1\x18\t \x01(\x0b\x32\x1a.tunix_rt.v1.TokenF1GraderH\x00\x12\x34\n\x0bjson_schema\x18\n \x01(\x0b\x32\x1d.tunix_rt.v1.JsonSchemaGraderH\x00\x12)\n\x05judge\x18\x0b \x01(\x0b\x32\x18.tunix_rt.v1.JudgeGraderH\x00\x12+\n\x06python\x18\x0c \x01(\x0b\x32\x19.tunix_rt.v1.PythonGraderH\x00\x42\x06\n\x04kind\"\xa3\x01\n\rNumericGrader\x12\x16\n\ttolerance\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12relative_tolerance\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05units\x18\x03 \x03(\t\x12\x15\n\runit_required\x18\x04 \x01(\x08\x12\x0e\n\x06marked\x18\x05 \x01(\x08\x42\x0c\n\n_toleranceB\x15\n\x13_relative_tolerance\"\x0c\n\nTextGrader\"\x0b\n\tSetGrader\"\x0c\n\nMathGrader\"-\n\x14MultipleChoiceGrader\x12\x15\n\x07options\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"L\n\x0bRegexGrader\x12\x12\n\nfull_match\x18\x01 \x01(\x08\x12\x13\n\x0bignore_case\x18\x02 \x01(\x08\x12\x14\n\x0cwhole_output\x18\x03 \x01(\x08\"`\n\x0e\x43ontainsGrader\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x16\n\x0e\x63\x61se_sensitive\x18\x02 \x01(\x08\x12\x13\n\x0bwhole_words\x18\x03 \x01(\x08\x12\x14\n\x0cwhole_output\x18\x04 \x01(\x08\"p\n\x0c\x46ormatGrader\x12\x34\n\x0freasoning_style\x18\x01 \x01(\x0e\x32\x1b.tunix_rt.v1.ReasoningStyle\x12\x16\n\tmin_steps\x18\x02 \x01(\x05H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_min_steps\"5\n\rTokenF1Grader\x12\x16\n\tthreshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"G\n\x10JsonSchemaGrader\x12-\n\x06schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x02:\x04\x88\xb5\x18\x01\"^\n\x0bJudgeGrader\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_threshold\"s\n\x0cPythonGrader\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x15\n\rsource_digest\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x16\n\tthreshold\x18\x04 \x01(\x01H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_threshold:C\n\x18needs_no_accepted_answer\x12\x1f.google.protobuf.MessageOptions\x18\xd1\x86\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atunix_rt/v1/eval_set.proto\x12\x0btunix_rt.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/descriptor.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tunix_rt/v1/dataset.proto\x1a\x17tunix_rt/v1/trace.proto\"\xcc\x03\n\x07\x45valSet\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x65val_set_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x05items\x18\x04 \x03(\x0b\x32\x15.tunix_rt.v1.EvalItemB\x04\xe2\x41\x01\x02\x12\x18\n\nitem_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x0c\x64isplay_name\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x0c\n\x04note\x18\n \x01(\t\x12\x16\n\x0epython_sources\x18\x0b \x03(\t\x12*\n\x06origin\x18\x0c \x01(\x0b\x32\x1a.tunix_rt.v1.EvalSetOrigin\x12\x35\n\x0b\x64\x65lete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:=\xea\x41:\n\x10tunix-rt/EvalSet\x12\x13\x65valSets/{eval_set}*\x08\x65valSets2\x07\x65valSet\"\xe6\x01\n\rEvalSetOrigin\x12\x11\n\tbenchmark\x18\x01 \x01(\t\x12\x0f\n\x07mapping\x18\x02 \x01(\t\x12\x0e\n\x06hub_id\x18\x03 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x04 \x01(\t\x12\r\n\x05split\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\t\x12\x0f\n\x07license\x18\x07 \x01(\t\x12\x10\n\x08\x63itation\x18\x08 \x01(\t\x12\'\n\x05\x66iles\x18\t \x03(\x0b\x32\x18.tunix_rt.v1.EvalSetFile\x12\x11\n\trow_count\x18\n \x01(\x05\x12\x11\n\tselection\x18\x0b \x01(\t\"D\n\x0b\x45valSetFile\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x9d\x02\n\x08\x45valItem\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x1e\n\x10\x61\x63\x63\x65pted_answers\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12#\n\x06grader\x18\x04 \x01(\x0b\x32\x13.tunix_rt.v1.Grader\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\x12\n\ndifficulty\x18\x06 \x01(\t\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\x12)\n\x08metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x08messages\x18\t \x03(\x0b\x32\x14.tunix_rt.v1.Message\x12 \n\x05tools\x18\n \x03(\x0b\x32\x11.tunix_rt.v1.Tool\"\xef\x04\n\x06Grader\x12-\n\x07numeric\x18\x01 \x01(\x0b\x32\x1a.tunix_rt.v1.NumericGraderH\x00\x12\'\n\x04text\x18\x02 \x01(\x0b\x32\x17.tunix_rt.v1.TextGraderH\x00\x12%\n\x03set\x18\x03 \x01(\x0b\x32\x16.tunix_rt.v1.SetGraderH\x00\x12\'\n\x04math\x18\x04 \x01(\x0b\x32\x17.tunix_rt.v1.MathGraderH\x00\x12<\n\x0fmultiple_choice\x18\x05 \x01(\x0b\x32!.tunix_rt.v1.MultipleChoiceGraderH\x00\x12)\n\x05regex\x18\x06 \x01(\x0b\x32\x18.tunix_rt.v1.RegexGraderH\x00\x12/\n\x08\x63ontains\x18\x07 \x01(\x0b\x32\x1b.tunix_rt.v1.ContainsGraderH\x00\x12+\n\x06\x66ormat\x18\x08 \x01(\x0b\x32\x19.tunix_rt.v1.FormatGraderH\x00\x12.\n\x08token_f1\x18\t \x01(\x0b\x32\x1a.tunix_rt.v1.TokenF1GraderH\x00\x12\x34\n\x0bjson_schema\x18\n \x01(\x0b\x32\x1d.tunix_rt.v1.JsonSchemaGraderH\x00\x12)\n\x05judge\x18\x0b \x01(\x0b\x32\x18.tunix_rt.v1.JudgeGraderH\x00\x12+\n\x06python\x18\x0c \x01(\x0b\x32\x19.tunix_rt.v1.PythonGraderH\x00\x12\x30\n\ttool_call\x18\r \x01(\x0b\x32\x1b.tunix_rt.v1.ToolCallGraderH\x00\x42\x06\n\x04kind\"\xa3\x01\n\rNumericGrader\x12\x16\n\ttolerance\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12relative_tolerance\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05units\x18\x03 \x03(\t\x12\x15\n\runit_required\x18\x04 \x01(\x08\x12\x0e\n\x06marked\x18\x05 \x01(\x08\x42\x0c\n\n_toleranceB\x15\n\x13_relative_tolerance\"\x0c\n\nTextGrader\"\x0b\n\tSetGrader\"\x0c\n\nMathGrader\"-\n\x14MultipleChoiceGrader\x12\x15\n\x07options\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\"L\n\x0bRegexGrader\x12\x12\n\nfull_match\x18\x01 \x01(\x08\x12\x13\n\x0bignore_case\x18\x02 \x01(\x08\x12\x14\n\x0cwhole_output\x18\x03 \x01(\x08\"`\n\x0e\x43ontainsGrader\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x16\n\x0e\x63\x61se_sensitive\x18\x02 \x01(\x08\x12\x13\n\x0bwhole_words\x18\x03 \x01(\x08\x12\x14\n\x0cwhole_output\x18\x04 \x01(\x08\"p\n\x0c\x46ormatGrader\x12\x34\n\x0freasoning_style\x18\x01 \x01(\x0e\x32\x1b.tunix_rt.v1.ReasoningStyle\x12\x16\n\tmin_steps\x18\x02 \x01(\x05H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_min_steps\"5\n\rTokenF1Grader\x12\x16\n\tthreshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"G\n\x10JsonSchemaGrader\x12-\n\x06schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x02:\x04\x88\xb5\x18\x01\"^\n\x0bJudgeGrader\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_threshold\"s\n\x0cPythonGrader\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x15\n\rsource_digest\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x16\n\tthreshold\x18\x04 \x01(\x01H\x00\x88\x01\x01:\x04\x88\xb5\x18\x01\x42\x0c\n\n_threshold\"k\n\x0eToolCallGrader\x12,\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1d.tunix_rt.v1.ExpectedToolCall\x12\x13\n\x0b\x63\x61lls_alone\x18\x02 \x01(\x08\x12\x10\n\x08no_calls\x18\x03 \x01(\x08:\x04\x88\xb5\x18\x01\"\xad\x01\n\x10\x45xpectedToolCall\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x18\n\x0e\x61rguments_text\x18\x03 \x01(\tH\x00\x12\x33\n\x10\x61rguments_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\x08\n\x06wanted:C\n\x18needs_no_accepted_answer\x12\x1f.google.protobuf.MessageOptions\x18\xd1\x86\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,8 +56,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALSET']._serialized_options = b'\352A:\n\020tunix-rt/EvalSet\022\023evalSets/{eval_set}*\010evalSets2\007evalSet'
   _globals['_EVALITEM'].fields_by_name['id']._loaded_options = None
   _globals['_EVALITEM'].fields_by_name['id']._serialized_options = b'\342A\001\002'
-  _globals['_EVALITEM'].fields_by_name['prompt']._loaded_options = None
-  _globals['_EVALITEM'].fields_by_name['prompt']._serialized_options = b'\342A\001\002'
   _globals['_EVALITEM'].fields_by_name['accepted_answers']._loaded_options = None
   _globals['_EVALITEM'].fields_by_name['accepted_answers']._serialized_options = b'\342A\001\002'
   _globals['_MULTIPLECHOICEGRADER'].fields_by_name['options']._loaded_options = None
@@ -73,38 +72,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JUDGEGRADER']._serialized_options = b'\210\265\030\001'
   _globals['_PYTHONGRADER']._loaded_options = None
   _globals['_PYTHONGRADER']._serialized_options = b'\210\265\030\001'
-  _globals['_EVALSET']._serialized_start=228
-  _globals['_EVALSET']._serialized_end=688
-  _globals['_EVALSETORIGIN']._serialized_start=691
-  _globals['_EVALSETORIGIN']._serialized_end=921
-  _globals['_EVALSETFILE']._serialized_start=923
-  _globals['_EVALSETFILE']._serialized_end=991
-  _globals['_EVALITEM']._serialized_start=994
-  _globals['_EVALITEM']._serialized_end=1211
-  _globals['_GRADER']._serialized_start=1214
-  _globals['_GRADER']._serialized_end=1787
-  _globals['_NUMERICGRADER']._serialized_start=1790
-  _globals['_NUMERICGRADER']._serialized_end=1953
-  _globals['_TEXTGRADER']._serialized_start=1955
-  _globals['_TEXTGRADER']._serialized_end=1967
-  _globals['_SETGRADER']._serialized_start=1969
-  _globals['_SETGRADER']._serialized_end=1980
-  _globals['_MATHGRADER']._serialized_start=1982
-  _globals['_MATHGRADER']._serialized_end=1994
-  _globals['_MULTIPLECHOICEGRADER']._serialized_start=1996
-  _globals['_MULTIPLECHOICEGRADER']._serialized_end=2041
-  _globals['_REGEXGRADER']._serialized_start=2043
-  _globals['_REGEXGRADER']._serialized_end=2119
-  _globals['_CONTAINSGRADER']._serialized_start=2121
-  _globals['_CONTAINSGRADER']._serialized_end=2217
-  _globals['_FORMATGRADER']._serialized_start=2219
-  _globals['_FORMATGRADER']._serialized_end=2331
-  _globals['_TOKENF1GRADER']._serialized_start=2333
-  _globals['_TOKENF1GRADER']._serialized_end=2386
-  _globals['_JSONSCHEMAGRADER']._serialized_start=2388
-  _globals['_JSONSCHEMAGRADER']._serialized_end=2459
-  _globals['_JUDGEGRADER']._serialized_start=2461
-  _globals['_JUDGEGRADER']._serialized_end=2555
-  _globals['_PYTHONGRADER']._serialized_start=2557
-  _globals['_PYTHONGRADER']._serialized_end=2672
+  _globals['_TOOLCALLGRADER']._loaded_options = None
+  _globals['_TOOLCALLGRADER']._serialized_options = b'\210\265\030\001'
+  _globals['_EXPECTEDTOOLCALL'].fields_by_name['name']._loaded_options = None
+  _globals['_EXPECTEDTOOLCALL'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_EVALSET']._serialized_start=253
+  _globals['_EVALSET']._serialized_end=713
+  _globals['_EVALSETORIGIN']._serialized_start=716
+  _globals['_EVALSETORIGIN']._serialized_end=946
+  _globals['_EVALSETFILE']._serialized_start=948
+  _globals['_EVALSETFILE']._serialized_end=1016
+  _globals['_EVALITEM']._serialized_start=1019
+  _globals['_EVALITEM']._serialized_end=1304
+  _globals['_GRADER']._serialized_start=1307
+  _globals['_GRADER']._serialized_end=1930
+  _globals['_NUMERICGRADER']._serialized_start=1933
+  _globals['_NUMERICGRADER']._serialized_end=2096
+  _globals['_TEXTGRADER']._serialized_start=2098
+  _globals['_TEXTGRADER']._serialized_end=2110
+  _globals['_SETGRADER']._serialized_start=2112
+  _globals['_SETGRADER']._serialized_end=2123
+  _globals['_MATHGRADER']._serialized_start=2125
+  _globals['_MATHGRADER']._serialized_end=2137
+  _globals['_MULTIPLECHOICEGRADER']._serialized_start=2139
+  _globals['_MULTIPLECHOICEGRADER']._serialized_end=2184
+  _globals['_REGEXGRADER']._serialized_start=2186
+  _globals['_REGEXGRADER']._serialized_end=2262
+  _globals['_CONTAINSGRADER']._serialized_start=2264
+  _globals['_CONTAINSGRADER']._serialized_end=2360
+  _globals['_FORMATGRADER']._serialized_start=2362
+  _globals['_FORMATGRADER']._serialized_end=2474
+  _globals['_TOKENF1GRADER']._serialized_start=2476
+  _globals['_TOKENF1GRADER']._serialized_end=2529
+  _globals['_JSONSCHEMAGRADER']._serialized_start=2531
+  _globals['_JSONSCHEMAGRADER']._serialized_end=2602
+  _globals['_JUDGEGRADER']._serialized_start=2604
+  _globals['_JUDGEGRADER']._serialized_end=2698
+  _globals['_PYTHONGRADER']._serialized_start=2700
+  _globals['_PYTHONGRADER']._serialized_end=2815
+  _globals['_TOOLCALLGRADER']._serialized_start=2817
+  _globals['_TOOLCALLGRADER']._serialized_end=2924
+  _globals['_EXPECTEDTOOLCALL']._serialized_start=2927
+  _globals['_EXPECTEDTOOLCALL']._serialized_end=3100
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import extension_dict as _extension_dict
 from tunix_rt.v1 import dataset_pb2 as _dataset_pb2
+from tunix_rt.v1 import trace_pb2 as _trace_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -58,7 +59,7 @@ class EvalSet(_message.Message):
     """What people note about it: at most 2,000 characters."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvalItem]:
-        """1-10,000 items, at most 3.75 MiB encoded. Ids and prompts are unique. Left out by ListEvalSets."""
+        """1-10,000 items, at most 3.75 MiB encoded. Ids and questions are unique. Left out by ListEvalSets."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -203,7 +204,7 @@ Global___EvalSetFile: _TypeAlias = EvalSetFile  # noqa: Y015
 
 @_typing.final
 class EvalItem(_message.Message):
-    """One question."""
+    """One question: a prompt, or a conversation whose next turn is asked for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -215,10 +216,12 @@ class EvalItem(_message.Message):
     DIFFICULTY_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique in its set. 1-128 characters."""
     prompt: _builtins.str
-    """What the model is asked. 1-50,000 characters."""
+    """What the model is asked. 1-50,000 characters. Exactly one of `prompt` and `messages` is given."""
     category: _builtins.str
     """What kind of question it is, such as "geometry". At most 64 characters."""
     difficulty: _builtins.str
@@ -228,7 +231,7 @@ class EvalItem(_message.Message):
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Answers that count as right; any of them does. 1-50,000 characters each, at most 256. At least one, unless the grader is one of
-        `format`, `json_schema`, `judge` and `python`, which can do without.
+        `format`, `json_schema`, `judge`, `python` and `tool_call`, which can do without.
         """
 
     @_builtins.property
@@ -238,6 +241,16 @@ class EvalItem(_message.Message):
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """Free-form facts about the item."""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.Message]:
+        """The conversation before the turn that is asked for, in place of `prompt`: in an order that a trace may have, the last message a user's, or
+        a tool's that leaves no call without its result. `train` is not given. A conversation without a system message gets the chat template's.
+        """
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.Tool]:
+        """The tools that the model is offered, at most 128; only beside `messages`."""
 
     def __init__(
         self,
@@ -250,10 +263,12 @@ class EvalItem(_message.Message):
         difficulty: _builtins.str = ...,
         cluster: _builtins.str = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        messages: _abc.Iterable[_trace_pb2.Message] | None = ...,
+        tools: _abc.Iterable[_trace_pb2.Tool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grader", b"grader", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "category", b"category", "cluster", b"cluster", "difficulty", b"difficulty", "grader", b"grader", "id", b"id", "metadata", b"metadata", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_answers", b"accepted_answers", "category", b"category", "cluster", b"cluster", "difficulty", b"difficulty", "grader", b"grader", "id", b"id", "messages", b"messages", "metadata", b"metadata", "prompt", b"prompt", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,6 +295,7 @@ class Grader(_message.Message):
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     JUDGE_FIELD_NUMBER: _builtins.int
     PYTHON_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def numeric(self) -> Global___NumericGrader:
         """Numbers."""
@@ -328,6 +344,10 @@ class Grader(_message.Message):
     def python(self) -> Global___PythonGrader:
         """What a function of the caller's own says."""
 
+    @_builtins.property
+    def tool_call(self) -> Global___ToolCallGrader:
+        """Calls of tools."""
+
     def __init__(
         self,
         *,
@@ -343,12 +363,13 @@ class Grader(_message.Message):
         json_schema: Global___JsonSchemaGrader | None = ...,
         judge: Global___JudgeGrader | None = ...,
         python: Global___PythonGrader | None = ...,
+        tool_call: Global___ToolCallGrader | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "python", b"python", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "python", b"python", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "python", b"python", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "format", b"format", "json_schema", b"json_schema", "judge", b"judge", "kind", b"kind", "math", b"math", "multiple_choice", b"multiple_choice", "numeric", b"numeric", "python", b"python", "regex", b"regex", "set", b"set", "text", b"text", "token_f1", b"token_f1", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["numeric", "text", "set", "math", "multiple_choice", "regex", "contains", "format", "token_f1", "json_schema", "judge", "python"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["numeric", "text", "set", "math", "multiple_choice", "regex", "contains", "format", "token_f1", "json_schema", "judge", "python", "tool_call"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -670,8 +691,8 @@ Global___JudgeGrader: _TypeAlias = JudgeGrader  # noqa: Y015
 @_typing.final
 class PythonGrader(_message.Message):
     """Right when a Python function says so. It is called as `function(output, item)` with the whole output and a dict of `id`, `prompt`,
-    `accepted_answers`, `category`, `difficulty`, `metadata` and `truncated`, which says that the output was cut at the most new tokens. It returns
-    True or False, or a number from 0 to 1, or a dict of that as `score` and, if it wants, `answer` and `explanation`, two texts.
+    `accepted_answers`, `category`, `difficulty`, `metadata` and `truncated`, which says that the output was cut at the most new tokens; of a
+    conversation `prompt` is the last of the user's messages, and the dict has `messages` and `tools` too. It returns True or False, or a number from 0 to 1, or a dict of that as `score` and, if it wants, `answer` and `explanation`, two texts.
 
     Every answer is graded twice, each time in a process of its own with 5 s of CPU time, 512 MiB of memory, no files, no network and no
     environment; a function that grades one answer differently fails the evaluation (GRADER_NOT_DETERMINISTIC). An evaluator runs such graders only
@@ -711,6 +732,86 @@ class PythonGrader(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___PythonGrader: _TypeAlias = PythonGrader  # noqa: Y015
+
+@_typing.final
+class ToolCallGrader(_message.Message):
+    """Right when the output makes the calls that are expected, each once and no others, in any order. The score is the F1 of the calls.
+
+    Calls are read from the whole output behind its reasoning, in the form in which the chat template writes them: Hermes' blocks, a JSON object in
+    `<tool_call>` and `</tool_call>` each, or Llama 3's JSON objects with `name` and `parameters`. Those that an endpoint returns as calls are written
+    into the output as Hermes' blocks. An evaluation whose chat template writes calls in another form is refused (TOOL_CALLS_UNREADABLE). An output that was
+    cut, and one with a call that is no JSON object with a name and arguments, is wrong.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    CALLS_ALONE_FIELD_NUMBER: _builtins.int
+    NO_CALLS_FIELD_NUMBER: _builtins.int
+    calls_alone: _builtins.bool
+    """Whether there must be no text beside the calls."""
+    no_calls: _builtins.bool
+    """Right when no call is made, in place of `calls`."""
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpectedToolCall]:
+        """The calls that are to be made, at most 128. At least one, unless `no_calls`."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___ExpectedToolCall] | None = ...,
+        calls_alone: _builtins.bool = ...,
+        no_calls: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "calls_alone", b"calls_alone", "no_calls", b"no_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallGrader: _TypeAlias = ToolCallGrader  # noqa: Y015
+
+@_typing.final
+class ExpectedToolCall(_message.Message):
+    """A call that is to be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_TEXT_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_SCHEMA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The tool's name. 1-256 characters."""
+    arguments_text: _builtins.str
+    """These, as the text of a JSON object, with all digits of its numbers. At most 50,000 characters."""
+    @_builtins.property
+    def arguments(self) -> _struct_pb2.Struct:
+        """These, compared as JSON: the order of keys does not matter, and 1 is 1.0. Use `arguments_text` for integers beyond 2^53."""
+
+    @_builtins.property
+    def arguments_schema(self) -> _struct_pb2.Struct:
+        """Any that this JSON Schema allows; its `$schema` names the draft, 2020-12 unless it does. References to other documents are not
+        followed. At most 64 KiB.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        arguments: _struct_pb2.Struct | None = ...,
+        arguments_text: _builtins.str = ...,
+        arguments_schema: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_schema", b"arguments_schema", "arguments_text", b"arguments_text", "wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_schema", b"arguments_schema", "arguments_text", b"arguments_text", "name", b"name", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_wanted: _TypeAlias = _typing.Literal["arguments", "arguments_text", "arguments_schema"]  # noqa: Y015
+    _WhichOneofArgType_wanted: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_wanted) -> _WhichOneofReturnType_wanted | None: ...
+
+Global___ExpectedToolCall: _TypeAlias = ExpectedToolCall  # noqa: Y015
 
 NEEDS_NO_ACCEPTED_ANSWER_FIELD_NUMBER: _builtins.int
 needs_no_accepted_answer: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]

@@ -695,7 +695,7 @@ class EvaluationResult(_message.Message):
     category: _builtins.str
     """The item's category."""
     prompt: _builtins.str
-    """The prompt as the eval set has it."""
+    """The prompt as the eval set has it; of a conversation the names of its tools and its turns as a text, such as "user: 2 + 2?"."""
     prompt_token_digest: _builtins.str
     """Digest of the token ids that the model read; those of an endpoint's model are not known, and it is of the messages that it was sent."""
     prompt_tokens: _builtins.int
@@ -738,7 +738,7 @@ class EvaluationResult(_message.Message):
     """True when the verdict rests on an answer that nothing marked, such as the last number of a text."""
     @_builtins.property
     def accepted_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The accepted answers of the item."""
+        """The accepted answers of the item; of the grader `tool_call` the expected calls as texts, or "no call"."""
 
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:

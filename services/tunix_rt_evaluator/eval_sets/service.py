@@ -177,10 +177,11 @@ def _with_grader(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_duplicates(items: Sequence[EvalItem], wrong: Violations) -> None:
-    for field in ("id", "prompt"):
-        first: dict[str, int] = {}
-        for index, item in enumerate(items):
-            earlier = first.setdefault(getattr(item, field), index)
+    firsts: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    for index, item in enumerate(items):
+        asked = "prompt" if item.prompt else "messages"
+        for first, field, value in zip(firsts, ("id", asked), (item.id, item.question), strict=True):
+            earlier = first.setdefault(value, index)
             wrong.check(
                 earlier == index,
                 f"eval_set.items[{index}].{field}",
@@ -293,7 +294,8 @@ class EvalSetService:
         if len(output) > MAX_OUTPUT:
             description = f"has {len(output):,} characters; at most {MAX_OUTPUT:,} would be right"
             raise InvalidArgument.of_field("output", description, reason="ANSWER_INVALID")
-        given = {**fields, "id": fields["id"] or "item", "prompt": fields["prompt"] or "(no question)"}
+        prompt = fields["prompt"] or ("" if fields["messages"] else "(no question)")
+        given = {**fields, "id": fields["id"] or "item", "prompt": prompt}
         try:
             item = checked_items(EvalSetDraft("item", "", [given], 0), self._grading, keep=False)[0]
         except InvalidArgument as error:

@@ -364,8 +364,8 @@ def check_grader_fits(items: Sequence[EvalItem], grading: Grading) -> None:
 
 def check_same_questions(answered: EvalSet, wanted: EvalSet) -> None:
     """Raise FailedPrecondition(EVAL_SET_MISMATCH) unless both ask the same questions under the same ids."""
-    before = {item.id: item.prompt for item in answered.items or ()}
-    after = {item.id: item.prompt for item in wanted.items or ()}
+    before = {item.id: item.question for item in answered.items or ()}
+    after = {item.id: item.question for item in wanted.items or ()}
     other = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     if not other:
         return

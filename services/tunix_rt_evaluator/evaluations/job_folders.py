@@ -13,21 +13,20 @@ from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.evaluations.admission import check_endpoint
 from tunix_rt_evaluator.evaluations.model import (
     CheckpointInput,
-    EndpointFields,
+    Decoding,
     Evaluation,
     EvaluationSpec,
-    WorkerItem,
-    WorkerSpec,
     evaluation_name,
 )
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE, Endpoint
 from tunix_rt_kit.artifacts import ArtifactStore, storage_errors
+from tunix_rt_kit.conversations import Message
 from tunix_rt_kit.errors import DataLoss
 from tunix_rt_kit.jobs.files import passed_on
 from tunix_rt_kit.jobs.process import WarmWorker, WorkerProcess, told_once
 from tunix_rt_kit.models.pull import pulling_environment
 from tunix_rt_kit.models.runtime import on_gpu
-from tunix_rt_kit.values import JobState, Value
+from tunix_rt_kit.values import AskedDtype, ChatTemplateFields, JobState, Value
 
 WORKER_MODULE: Final = "tunix_rt_evaluator.worker"
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
@@ -42,6 +41,55 @@ _MADE_UP: Final = (
     "the afternoon twice as many are sold as are left in the evening. How many rolls does each of the "
     "children get, if there are"
 )
+
+
+class EndpointFields(Value):
+    """Where an OpenAI-compatible API is, and how it is asked; its key goes by the environment.
+
+    ``timeout_s`` is how long one request may take, ``retries`` how often one is tried again that got no
+    answer or a 5xx.
+    """
+
+    url: str
+    timeout_s: float
+    retries: int
+
+
+class WorkerItem(Value):
+    """One question as the worker needs it; ``tools`` are the texts of their definitions."""
+
+    id: str
+    prompt: str
+    messages: tuple[Message, ...] = ()
+    tools: tuple[str, ...] = ()
+
+
+class WorkerSpec(Value):
+    """What the child process is told.
+
+    ``attempt`` counts from 1. ``checkpoint_dir`` is a folder with an adapter in PEFT's layout or a whole
+    model, or None for the base model alone, and ``checkpoint_digest`` that of its weights.
+    ``base_weights_digest`` is what it was trained from. Without a ``chat_template`` the model's own is used.
+    ``responses`` is the file of the answers that are kept, None to generate every one. With an ``endpoint``
+    the model ``base_model`` is asked there. ``reads_calls`` says that calls will be read from the answers.
+    """
+
+    evaluation: str
+    attempt: int
+    base_model: str
+    models_dir: str
+    checkpoint_dir: str | None
+    base_weights_digest: str | None
+    chat_template: ChatTemplateFields | None
+    decoding: Decoding
+    # None for an endpoint's model.
+    dtype: AskedDtype | None
+    items: tuple[WorkerItem, ...]
+    code_revision: str
+    checkpoint_digest: str = ""
+    responses: str | None = None
+    endpoint: EndpointFields | None = None
+    reads_calls: bool = False
 
 
 class EvaluationSpeed(Value):
@@ -137,7 +185,8 @@ class JobFolders:
             chat_template=evaluation.spec.chat_template,
             decoding=evaluation.spec.decoding,
             dtype=evaluation.spec.dtype,
-            items=tuple(WorkerItem(id=item.id, prompt=item.prompt) for item in items),
+            items=tuple(map(_worker_item, items)),
+            reads_calls=any(item.grader.kind == "tool_call" for item in items),
             code_revision=self._code_revision,
             checkpoint_digest=checkpoint.digest if checkpoint else "",
             responses=None if evaluation.spec.fresh else str(self._responses),
@@ -275,3 +324,8 @@ class WarmWorkers:
             self._idle.remove(idle)
         idle.timer.cancel()
         idle.child.close()
+
+
+def _worker_item(item: EvalItem) -> WorkerItem:
+    tools = tuple(tool["definition_text"] for tool in item.tools)
+    return WorkerItem(id=item.id, prompt=item.prompt, messages=item.messages, tools=tools)

@@ -309,52 +309,6 @@ class EvaluationUpdate(Value):
     manifest_file: StoredFile | None = None
 
 
-class EndpointFields(Value):
-    """Where an OpenAI-compatible API is, and how it is asked; its key goes by the environment.
-
-    ``timeout_s`` is how long one request may take, ``retries`` how often one is tried again that got no
-    answer or a 5xx.
-    """
-
-    url: str
-    timeout_s: float
-    retries: int
-
-
-class WorkerItem(Value):
-    """One question as the worker needs it."""
-
-    id: str
-    prompt: str
-
-
-class WorkerSpec(Value):
-    """What the child process is told.
-
-    ``attempt`` counts from 1. ``checkpoint_dir`` is a folder with an adapter in PEFT's layout or a whole
-    model, or None for the base model alone, and ``checkpoint_digest`` that of its weights.
-    ``base_weights_digest`` is what it was trained from. Without a ``chat_template`` the model's own is used.
-    ``responses`` is the file of the answers that are kept, None to generate every one. With an ``endpoint``
-    the model ``base_model`` is asked there.
-    """
-
-    evaluation: str
-    attempt: int
-    base_model: str
-    models_dir: str
-    checkpoint_dir: str | None
-    base_weights_digest: str | None
-    chat_template: ChatTemplateFields | None
-    decoding: Decoding
-    # None for an endpoint's model.
-    dtype: AskedDtype | None
-    items: tuple[WorkerItem, ...]
-    code_revision: str
-    checkpoint_digest: str = ""
-    responses: str | None = None
-    endpoint: EndpointFields | None = None
-
-
 # A message of 4 MiB, less what is around one result.
 MAX_RESULT_BYTES: Final = (4 << 20) - (1 << 16)
 # Of an encoded result: its digests, numbers and times, and what stands before each of its texts.

@@ -30,9 +30,9 @@ from tunix_rt_evaluator.evaluations.model import (
     Summary,
     evaluation_name,
 )
-from tunix_rt_evaluator.grading.model import Answer, Parts, ReasoningMarks, Split, Verdict
+from tunix_rt_evaluator.grading.model import Answer, CallForm, Parts, ReasoningMarks, Split, Verdict
 from tunix_rt_evaluator.grading.reasoning import Splitter, resolved_marks
-from tunix_rt_evaluator.grading.service import Grading
+from tunix_rt_evaluator.grading.service import GivenAnswer, Grading
 from tunix_rt_kit.artifacts import ArtifactStore
 from tunix_rt_kit.canonical import ListDigest, canonical_json
 from tunix_rt_kit.errors import FailedPrecondition, ResourceExhausted
@@ -70,10 +70,19 @@ class Splitters:
 
     def of(self, evaluation: Evaluation, template: ChatTemplateFields | None) -> Splitter:
         """The one for the outputs of an evaluation, whose prompts were rendered with ``template``."""
+
+        def call_form() -> CallForm:
+            # The readers' many patterns take half a second to compile: not at the server's start.
+            from tunix_rt_evaluator.grading.reading import calls
+
+            return calls.call_form(template)
+
         marks = resolved_marks(evaluation.spec.reasoning_marks, template)
         if evaluation.spec.endpoint_model is not None:
-            return Splitter(marks, lambda _: None)
-        return Splitter(marks, self._counters(evaluation.inputs.base_model))
+            # The worker writes calls that come apart from the text so.
+            return Splitter(marks, lambda _: None, lambda: "hermes")
+        count = self._counters(evaluation.inputs.base_model)
+        return Splitter(marks, count, call_form)
 
 
 class _Written(NamedTuple):
@@ -165,8 +174,12 @@ def graded(
         for item, entry in answers
     ]
     to_grade = [one for of_item in written for one in of_item if one.refused is None]
+    calls = any(one.item.grader.kind == "tool_call" for one in to_grade)
+    form = splitter.call_form() if calls else None
     grades = iter(
-        grading.grade_all([(one.item, one.text, one.answer.finish_reason == "length") for one in to_grade])
+        grading.grade_all(
+            [GivenAnswer(one.item, one.text, one.answer.finish_reason == "length", form) for one in to_grade]
+        )
     )
     verdicts = [[one.refused or next(grades) for one in of_item] for of_item in written]
     return [
@@ -186,8 +199,8 @@ def _result(
         item_id=item.id,
         item_digest=item_digest(item),
         category=item.category,
-        prompt=item.prompt,
-        accepted_answers=item.accepted_answers,
+        prompt=item.transcript,
+        accepted_answers=grading.accepted(item),
         grader=grading.version(item.grader),
         generation=entry,
         verdict=_summed_up(verdicts),

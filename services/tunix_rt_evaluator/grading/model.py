@@ -70,6 +70,12 @@ class Verdict(Grown, Value):
         return float(self.correct) if self.score is None else self.score
 
 
+CallForm = Literal["hermes", "llama-3"]
+"""How calls of tools are written. Hermes: a JSON object with ``name`` and ``arguments`` in ``<tool_call>``
+and ``</tool_call>`` each, text beside them. Llama 3: the output is JSON objects with ``name`` and
+``parameters``, ``;`` between them, or ends with them after a text and an empty line."""
+
+
 class CannotGrade(Exception):
     """An answer could not be graded; the message says why in one line."""
 
@@ -78,13 +84,17 @@ class CannotGrade(Exception):
 class Question:
     """What a grader is told besides its settings and the output's text.
 
-    ``cut`` says that the output was cut at the most new tokens; ``facts`` are the item's other fields.
+    ``prompt`` is what was asked last, ``transcript`` all that the model was shown: the same where an item is
+    no conversation. ``cut`` says that the output was cut at the most new tokens; ``facts`` are the item's
+    other fields. ``call_form`` is how calls of tools are written, None where that is not known.
     """
 
     prompt: str
     accepted: Sequence[str]
     cut: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    transcript: str = ""
+    call_form: CallForm | None = None
 
 
 class Sandbox(Protocol):
@@ -127,6 +137,8 @@ class GraderKind:
         problems: what is wrong with an item's settings and accepted answers.
         unfit: what is wrong with one accepted answer, as the end of a sentence that begins with the answer,
             such as ", which holds no text"; "" if nothing is.
+        unoffered: what is wrong with an item's settings where it offers tools, those of these names.
+        expected: what is right, for people, of a kind that has that in its settings.
     """
 
     settings: type[GraderSettings]
@@ -137,6 +149,8 @@ class GraderKind:
     marked: Callable[[Any, str], bool] | None = None
     problems: Callable[[Any, Sequence[str]], Iterable[Problem]] = lambda _, __: ()
     unfit: Callable[[Any, str], str] = lambda _, __: ""
+    unoffered: Callable[[Any, Sequence[str]], Iterable[Problem]] = lambda _, __: ()
+    expected: Callable[[Any], Sequence[str]] = lambda _: ()
     grade: Callable[..., Verdict] = field(init=False)
 
     def __call__(self, grade: Callable[..., Verdict]) -> Callable[..., Verdict]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
-from tunix_rt_evaluator.grading.model import Answer, ReasoningMarks, Span, Split
+from tunix_rt_evaluator.grading.model import Answer, CallForm, ReasoningMarks, Span, Split
 from tunix_rt_kit.chat import ChatTemplate, Message
 from tunix_rt_kit.serving.requests import Violations
 from tunix_rt_kit.values import ChatTemplateFields
@@ -252,10 +252,18 @@ class Splitter:
     Args:
         marks: resolved ones, see ``resolved_marks``.
         count: counts a text's tokens; None if the model's tokenizer is not known.
+        call_form: how the model writes calls of tools; raises FailedPrecondition where that cannot be read.
+            Left out: in a form that each output shows.
     """
 
-    def __init__(self, marks: ReasoningMarks, count: Callable[[str], int | None]) -> None:
+    def __init__(
+        self,
+        marks: ReasoningMarks,
+        count: Callable[[str], int | None],
+        call_form: Callable[[], CallForm | None] = lambda: None,
+    ) -> None:
         self.marks = marks
+        self.call_form = call_form
         self._count = count
         # Where an endpoint gives reasoning apart, the rest does not begin within it.
         self._of_rest = marks.model_copy(update={"opened": False})

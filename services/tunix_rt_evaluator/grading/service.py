@@ -6,11 +6,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from tunix_rt_evaluator.grading.graders.judge import JudgeEndpoint
 from tunix_rt_evaluator.grading.graders.python import PythonGrader, PythonGraders
-from tunix_rt_evaluator.grading.model import CannotGrade, GraderSettings, Problem, Question, Verdict, kinds
+from tunix_rt_evaluator.grading.model import (
+    CallForm,
+    CannotGrade,
+    GraderSettings,
+    Problem,
+    Question,
+    Verdict,
+    kinds,
+)
+from tunix_rt_kit.conversations import tool_names
 from tunix_rt_kit.jobs.line_child import ChildGone, ChildNotStarted, ChildTooSlow, LineChild
 
 MAX_EXPLANATION: Final = 2_000
@@ -25,7 +34,9 @@ class GradedItem(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def prompt(self) -> str: ...
+    def asked(self) -> str: ...
+    @property
+    def transcript(self) -> str: ...
     @property
     def accepted_answers(self) -> Sequence[str]: ...
     @property
@@ -36,6 +47,19 @@ class GradedItem(Protocol):
     def difficulty(self) -> str: ...
     @property
     def metadata(self) -> Mapping[str, Any]: ...
+    @property
+    def messages(self) -> Sequence[Any]: ...
+    @property
+    def tools(self) -> Sequence[Any]: ...
+
+
+class GivenAnswer(NamedTuple):
+    """An output to be graded; see ``Grading.grade``."""
+
+    item: GradedItem
+    output: str
+    cut: bool
+    call_form: CallForm | None = None
 
 
 class Grading:
@@ -72,6 +96,10 @@ class Grading:
         version = kinds()[grader.kind].version
         return version if isinstance(version, str) else version(grader)
 
+    def accepted(self, item: GradedItem) -> tuple[str, ...]:
+        """The accepted answers of an item, or what its grader's settings say is right, for people."""
+        return tuple(item.accepted_answers or kinds()[item.grader.kind].expected(item.grader))
+
     def problems(self, item: GradedItem) -> Iterable[Problem]:
         """What is wrong with an item's grader, and with its accepted answers for that grader."""
         kind = kinds()[item.grader.kind]
@@ -81,15 +109,15 @@ class Grading:
                 f"is empty; the {item.grader.kind} grader of {item.id!r} needs at least one",
             )
         yield from self.settings_problems(item.grader, item.accepted_answers)
+        if item.tools:
+            yield from _in_contract(item.grader, kind.unoffered(item.grader, tool_names(item.tools)))
         for place, accepted in enumerate(item.accepted_answers):
             if why := kind.unfit(item.grader, accepted):
                 yield ("accepted_answers", place), f"is {accepted[:60]!r}{why}"
 
     def settings_problems(self, grader: GraderSettings, accepted: Sequence[str]) -> Iterable[Problem]:
         """What is wrong with a grader, and with accepted answers because of its settings."""
-        for path, description in kinds()[grader.kind].problems(grader, accepted):
-            # In the contract the settings stand in the field of their kind.
-            yield (path[0], grader.kind, *path[1:]) if path[0] == "grader" else path, description
+        yield from _in_contract(grader, kinds()[grader.kind].problems(grader, accepted))
 
     def admitted(
         self, graders: Iterable[GraderSettings], *, keep: bool = True
@@ -119,8 +147,11 @@ class Grading:
         named = {item.grader.digest: item.grader for item in items if isinstance(item.grader, PythonGrader)}
         return tuple(self.python.source_of(named[digest]) or "" for digest in sorted(named))
 
-    def grade(self, item: GradedItem, output: str, *, cut: bool = False) -> Verdict:
-        """The verdict on a model's whole output; ``cut`` says that it was cut at the most new tokens.
+    def grade(
+        self, item: GradedItem, output: str, *, cut: bool = False, call_form: CallForm | None = None
+    ) -> Verdict:
+        """The verdict on a model's whole output; ``cut`` says that it was cut at the most new tokens, and
+        ``call_form`` how calls are written, where that is known.
 
         What cannot be graded is wrong, and the verdict's ``error`` says why.
         """
@@ -137,7 +168,9 @@ class Grading:
             "difficulty": item.difficulty,
             "metadata": dict(item.metadata),
         }
-        question = Question(item.prompt, item.accepted_answers, cut, facts)
+        if item.messages:
+            facts |= {"messages": list(item.messages), "tools": list(item.tools)}
+        question = Question(item.asked, item.accepted_answers, cut, facts, item.transcript, call_form)
         try:
             verdict = kind.grade(
                 item.grader, question, output, **{need: self._tools[need] for need in kind.needs}
@@ -151,20 +184,26 @@ class Grading:
             }
         )
 
-    def grade_all(self, answers: Sequence[tuple[GradedItem, str, bool]]) -> list[Verdict]:
-        """The verdicts on many answers, in order. Each is an item, an output and whether that was cut.
-
-        Judges are asked several at a time.
-        """
+    def grade_all(self, answers: Sequence[GivenAnswer]) -> list[Verdict]:
+        """The verdicts on many answers, in order. Judges are asked several at a time."""
         if not any("judge" in kinds()[item.grader.kind].needs for item, *_ in answers):
-            return [self.grade(item, output, cut=cut) for item, output, cut in answers]
+            return list(map(self._grade, answers))
         with ThreadPoolExecutor(self._endpoint.concurrency, "grading") as pool:
-            return list(pool.map(lambda answer: self.grade(answer[0], answer[1], cut=answer[2]), answers))
+            return list(pool.map(self._grade, answers))
+
+    def _grade(self, answer: GivenAnswer) -> Verdict:
+        return self.grade(answer.item, answer.output, cut=answer.cut, call_form=answer.call_form)
 
     def close(self) -> None:
         """End the child processes."""
         self._sandbox.close()
         self.python.close()
+
+
+def _in_contract(grader: GraderSettings, problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The problems with their places in the contract, where settings stand in the field of their kind."""
+    for path, description in problems:
+        yield (path[0], grader.kind, *path[1:]) if path[0] == "grader" else path, description
 
 
 class GradingSandbox:

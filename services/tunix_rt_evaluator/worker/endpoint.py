@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tunix_rt_evaluator.evaluations.model import Decoding, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.job_folders import WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Decoding, Generation, ModelFacts
 from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_evaluator.openai_endpoint import (
     API_KEY_VARIABLE,
@@ -28,6 +29,7 @@ from tunix_rt_evaluator.openai_endpoint import (
     one_line,
     text_of,
 )
+from tunix_rt_evaluator.worker.chat_completions import asked_of, with_calls
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Report, Request
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.errors import DomainError, FailedPrecondition, Unavailable
@@ -99,10 +101,16 @@ def read_served(reply: Any, decoding: Decoding, cleared: Cleared) -> Served:
     return Served(_name(reply, "model", cleared), _name(reply, "system_fingerprint", cleared))
 
 
-def read_answer(reply: Any, decoding: Decoding, served: Served, cleared: Cleared) -> Answer:
-    """What the model wrote; raises as ``read_served`` where that cannot be said."""
+def read_answer(
+    reply: Any, decoding: Decoding, served: Served, cleared: Cleared, *, may_call: bool = False
+) -> Answer:
+    """What the model wrote, calls of tools behind its text where it ``may_call`` any; raises as
+    ``read_served`` where that cannot be said."""
     choice = reply.choices[0]
     text, finished = text_of(choice), choice.finish_reason
+    if may_call and choice.message.tool_calls:
+        text = with_calls(text or "", choice.message)
+        finished = "stop" if finished == "tool_calls" else finished
     ended = one_line(repr(cleared(str(finished))))
     if (model := _name(reply, "model", cleared)) != served.model:
         raise EndpointError(
@@ -226,7 +234,7 @@ _LOOK_S: Final = 0.4
 _LISTING_S: Final = 10.0
 # Seeds stay positive in a signed integer of 32 bits; llama.cpp takes the largest unsigned one for "any".
 _SEED_MASK: Final = 0x7FFF_FFFF
-_GREETING: Final = "Hello."
+_GREETING: Final = {"messages": [{"role": "user", "content": "Hello."}]}
 _GREETING_TOKENS: Final = 16
 
 
@@ -316,7 +324,12 @@ class EndpointEngine:
 
     def read(self, items: Sequence[WorkerItem]) -> tuple[list[Prompt], list[Generation]]:
         """A prompt for each item; which of them are too long, the endpoint says."""
-        return [Prompt(item.id, item.prompt, (), digest_json(_messages(item.prompt))) for item in items], []
+        prompts = []
+        for item in items:
+            chat = asked_of(item)
+            digest = digest_json(chat if "tools" in chat else chat["messages"])
+            prompts.append(Prompt(item.id, item.prompt, (), digest, chat))
+        return prompts, []
 
     def prepare(self, report: Report) -> None:
         """Nothing: ``open_endpoint`` has found that the endpoint answers."""
@@ -403,18 +416,20 @@ class EndpointEngine:
 
     async def _answer(self, client: AsyncOpenAI, request: Request) -> tuple[Answer, int]:
         """The answer, and how many tokens the prompt had."""
-        body = self._body(request.prompt.text, seed=self._seed(request), most=self._decoding.max_new_tokens)
+        body = self._body(request.prompt.chat, seed=self._seed(request), most=self._decoding.max_new_tokens)
         with self._endpoint.explained():
             async with asyncio.timeout(self._endpoint.patience_s):
                 reply = await client.chat.completions.create(**body)
-            answer = read_answer(reply, self._decoding, self._served, self._endpoint.without_key)
+            offered = "tools" in request.prompt.chat
+            cleared = self._endpoint.without_key
+            answer = read_answer(reply, self._decoding, self._served, cleared, may_call=offered)
             return answer, _tokens(reply, "prompt_tokens")
 
-    def _body(self, text: str, *, seed: int, most: int) -> dict[str, Any]:
+    def _body(self, chat: Mapping[str, Any], *, seed: int, most: int) -> dict[str, Any]:
         decoding = self._decoding
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": _messages(text),
+            **chat,
             "max_tokens": min(most, decoding.max_new_tokens),
             "temperature": decoding.temperature,
             "seed": seed & _SEED_MASK,
@@ -429,10 +444,6 @@ class EndpointEngine:
         """Another one for each prompt and sample, and the same one each time."""
         name = f"{request.prompt.digest}/{request.sample}".encode()
         return self._decoding.seed + int.from_bytes(hashlib.sha256(name).digest()[:4], "big")
-
-
-def _messages(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
 
 
 async def _once_where_busy(response: Any) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from tunix_rt_evaluator.evaluations.model import Generation, ModelFacts, WorkerItem
+from tunix_rt_evaluator.evaluations.job_folders import WorkerItem
+from tunix_rt_evaluator.evaluations.model import Generation, ModelFacts
 from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_kit.canonical import digest_json
-from tunix_rt_kit.chat import ChatTemplate, Message
-from tunix_rt_kit.errors import InvalidArgument
+from tunix_rt_kit.chat import ChatTemplate, Message, ToolCall
+from tunix_rt_kit.conversations import text_of
+from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
     from tunix_rt_kit.models.tokenizer import ModelTokenizer
@@ -27,13 +30,15 @@ class Prompt:
         item_id: of the item that it belongs to.
         text: what the model reads; of an engine that renders no template, the item's prompt.
         ids: the tokens of ``text``; empty where the engine does not know them.
-        digest: of the ids, or of the text where there are none.
+        digest: of the ids, or of what an engine without them sends.
+        chat: messages and tools as such an engine sends them.
     """
 
     item_id: str
     text: str
     ids: tuple[int, ...]
     digest: str
+    chat: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +113,25 @@ def read_prompts(
     for even one new token. Nothing is cut.
 
     Raises:
-        InvalidArgument: CHAT_TEMPLATE_INVALID, the template itself is at fault.
+        InvalidArgument: CHAT_TEMPLATE_INVALID, the template itself is at fault; CHAT_MESSAGES_INVALID, it
+            takes no conversations such as an item's.
+        FailedPrecondition: CONVERSATION_LOST, it leaves out a part of them.
     """
+    check_shown(items, template)
     prompts: list[Prompt] = []
     failed: list[Generation] = []
+    shown = _Shown(template)
     for item in items:
         try:
-            text = template.render([Message(role="user", content=item.prompt)], add_generation_prompt=True)
+            text = template.render(_messages(item), add_generation_prompt=True, tools=item.tools)
+            shown.check(item)
             ids = tuple(tokenizer.encode(text))
         except InvalidArgument as error:
             if error.reason not in _ITEM_REASONS:
                 raise
+            if item.messages and error.reason == "CHAT_MESSAGES_INVALID":
+                # What a template does not take of one conversation, it takes of none like it.
+                raise InvalidArgument(f"item {item.id!r}: {error.message}", reason=error.reason) from None
             failed.append(failed_generation(item.id, (), "", error.message))
             continue
         digest = token_digest(ids)
@@ -128,6 +141,147 @@ def read_prompts(
         else:
             prompts.append(Prompt(item.id, text, ids, digest))
     return prompts, failed
+
+
+def _messages(item: WorkerItem) -> Sequence[Message]:
+    if not item.messages:
+        return [Message(role="user", content=item.prompt)]
+    return [
+        Message(
+            role=message["role"],
+            content=text_of(message),
+            reasoning=message["reasoning"],
+            tool_calls=tuple(
+                ToolCall(id=call["id"], name=call["name"], arguments=call["arguments_text"])
+                for call in message["tool_calls"]
+            ),
+            tool_call_id=message["tool_call_id"],
+            name=message["name"],
+        )
+        for message in item.messages
+    ]
+
+
+def _has(role: str) -> Callable[[WorkerItem], bool]:
+    return lambda item: any(message["role"] == role for message in item.messages)
+
+
+def _calls(item: WorkerItem) -> bool:
+    return any(message["tool_calls"] for message in item.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """A small conversation of a kind, and what the model must be shown of it; no template writes that by
+    itself."""
+
+    kind: str
+    is_of: Callable[[WorkerItem], bool]
+    messages: tuple[Message, ...]
+    shown: tuple[str, ...]
+
+
+_ASKED: Final = Message(role="user", content="probeasked")
+_REPLY: Final = Message(role="assistant", content="probereply")
+_CALL: Final = ToolCall(id="probecall", name="probetool", arguments='{"probekey": "probevalue"}')
+_CALLED: Final = Message(role="assistant", content="", tool_calls=(_CALL,))
+_RESULT: Final = Message(role="tool", content="proberesult", tool_call_id=_CALL.id, name=_CALL.name)
+_TOOL: Final = (
+    '{"type": "function", "function": {"name": "probetool", "description": "probeuse", "parameters": '
+    '{"type": "object", "properties": {"probekey": {"type": "string"}}}}}'
+)
+_PROBES: Final = (
+    *(
+        _Probe(f"a {order.role} message", _has(order.role), (order, _ASKED), (order.content,))
+        for order in (
+            Message(role="system", content="probeorder"),
+            Message(role="developer", content="probeorder"),
+        )
+    ),
+    _Probe("tools", lambda item: bool(item.tools), (_ASKED,), ("probetool", "probeuse", "probekey")),
+    _Probe("earlier turns", _has("assistant"), (_ASKED, _REPLY, _ASKED), ("probereply",)),
+    _Probe("calls", _calls, (_ASKED, _CALLED, _RESULT), ("probetool", "probevalue", "proberesult")),
+)
+
+
+def check_shown(items: Sequence[WorkerItem], template: ChatTemplate) -> None:
+    """Try the template on a small conversation of each kind that the items have.
+
+    Raises InvalidArgument as ``ChatTemplate.render``, and FailedPrecondition(CONVERSATION_LOST) where the
+    model would not see all of it. Both name the first item of that kind.
+    """
+    items = [item for item in items if item.messages]
+    tools = (_TOOL,) if any(item.tools for item in items) else ()
+    for probe in _PROBES:
+        item = next(filter(probe.is_of, items), None)
+        if item is None:
+            continue
+        told = f"item {item.id!r} has {probe.kind}, which the chat template does not"
+        try:
+            text = template.render(probe.messages, add_generation_prompt=True, tools=tools)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{told} take: {error.message}", reason=error.reason) from None
+        if lost := [wanted for wanted in probe.shown if wanted not in text]:
+            raise FailedPrecondition(
+                f"{told} show the model: of a small conversation it leaves out {lost[0]!r}; a template that "
+                "writes all of it would be right",
+                reason="CONVERSATION_LOST",
+                metadata={"item": item.id},
+            )
+
+
+class _Shown:
+    """Whether a template shows all of a conversation but its thoughts, which some templates leave out.
+
+    Each conversation is written with a word in place of each of its texts: what a template leaves out may
+    hang on the order of turns, and on how many there are.
+    """
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        self._shown: set[tuple[tuple[Message, ...], int]] = set()
+
+    def check(self, item: WorkerItem) -> None:
+        """Raise FailedPrecondition(CONVERSATION_LOST) if the model would not see all of a conversation, and
+        InvalidArgument as ``ChatTemplate.render``."""
+        if not item.messages:
+            return
+        messages = tuple(_in_words(index, message) for index, message in enumerate(_messages(item)))
+        if (messages, len(item.tools)) in self._shown:
+            return
+        tools = [_TOOL.replace("probetool", f"tool{number}probe") for number in range(len(item.tools))]
+        text = self._template.render(messages, add_generation_prompt=True, tools=tools)
+        words = [(f"tools[{number}]", f"tool{number}probe") for number in range(len(tools))]
+        for index, message in enumerate(messages):
+            words.append((f"messages[{index}].content", message.content))
+            for number, call in enumerate(message.tool_calls):
+                field = f"messages[{index}].tool_calls[{number}]"
+                words += [(f"{field}.name", call.name), (f"{field}.arguments", f"value{index}x{number}probe")]
+        if lost := [field for field, word in words if word not in text]:
+            raise FailedPrecondition(
+                f"item {item.id!r}: the chat template does not show the model {lost[0]}; a template that "
+                "writes all of the conversation would be right",
+                reason="CONVERSATION_LOST",
+                metadata={"item": item.id},
+            )
+        self._shown.add((messages, len(item.tools)))
+
+
+def _in_words(index: int, message: Message) -> Message:
+    """A message with a word in place of each text that it has; ids stay, for some templates check them."""
+    calls = tuple(
+        call.model_copy(
+            update={
+                "name": f"call{index}x{number}probe",
+                "arguments": json.dumps({"key": f"value{index}x{number}probe"}),
+            }
+        )
+        for number, call in enumerate(message.tool_calls)
+    )
+    words = {
+        field: f"{field}{index}probe" for field in ("content", "reasoning") if getattr(message, field).strip()
+    }
+    return message.model_copy(update={**words, "tool_calls": calls})
 
 
 def _problem(ids: Sequence[int], context_length: int, vocab_size: int) -> str:

@@ -26,8 +26,8 @@ from typing import Any, Final, Self
 
 from pydantic import ValidationError
 
-from tunix_rt_evaluator.evaluations.job_folders import EvaluationSpeed
-from tunix_rt_evaluator.evaluations.model import Generation, WorkerSpec
+from tunix_rt_evaluator.evaluations.job_folders import EvaluationSpeed, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Generation
 from tunix_rt_evaluator.grading.model import Answer
 from tunix_rt_evaluator.worker.engine import Completion, Engine, Prompt, Request, failed_generation
 from tunix_rt_kit.canonical import canonical_json, digest_json

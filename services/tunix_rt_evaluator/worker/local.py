@@ -20,8 +20,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from tunix_rt_evaluator.evaluations.model import Decoding, Generation, ModelFacts, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.job_folders import WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Decoding, Generation, ModelFacts
 from tunix_rt_evaluator.grading.model import Answer
+from tunix_rt_evaluator.grading.reading.calls import call_form, call_probe, unreadable
 from tunix_rt_evaluator.worker.compiled import CompiledFunctions, Rows, Shape, admission_of, settings_of
 from tunix_rt_evaluator.worker.engine import Completion, Prompt, Report, Request, read_prompts
 from tunix_rt_kit.chat import ChatTemplate
@@ -322,7 +324,9 @@ class LocalEngine:
         }
 
     def read(self, items: Sequence[WorkerItem]) -> tuple[list[Prompt], list[Generation]]:
-        """See ``Engine``; raises InvalidArgument(CHAT_TEMPLATE_INVALID)."""
+        """See ``Engine``; raises as ``read_prompts``, and FailedPrecondition(TOOL_CALLS_UNREADABLE)."""
+        if self._spec.reads_calls:
+            self._check_calls()
         prompts, failed = read_prompts(
             items,
             self._template,
@@ -332,6 +336,14 @@ class LocalEngine:
         )
         self._longest = max((len(prompt.ids) for prompt in prompts), default=1)
         return prompts, failed
+
+    def _check_calls(self) -> None:
+        probe = call_probe(self._template.fields)
+        if probe is None:
+            call_form(self._template.fields)
+        elif not probe.is_read_from(self._tokenizer.decode(self._tokenizer.encode(probe.turn))):
+            # Such as marks that are special tokens, which stand in no output.
+            raise unreadable("writes calls of tools in texts that the tokenizer does not give back")
 
     def prepare(self, report: Report) -> None:
         """See ``Engine``; raises what ``BaseWeights.model`` raises, and ResourceExhausted(OUT_OF_MEMORY)."""

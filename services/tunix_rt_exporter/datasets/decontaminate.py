@@ -1,7 +1,7 @@
 """Finds contaminated rows: those that contain an item of an eval set.
 
-A row contains an item if
-- its prompt is equal to the item's after normalisation;
+Of an item that is a conversation, see ``asked_texts``. A row contains an item if
+- its prompt, or a user's turn of it, is equal to the item's after normalisation;
 - one of its texts has all the item's words in a row, where the item has fewer than ``n``: it needs five words
   at least, and what stands around them must not be a number or a sign: "What is 3 + 4 - 1" is not "What is
   3 + 4";
@@ -64,6 +64,17 @@ class _Runs:
     places: Integers
 
 
+def asked_texts(turns: Sequence[str]) -> list[str]:
+    """The texts of an item that rows must not hold: all that is asked in one, and each turn that asks alone.
+
+    Turns of fewer words than ``MIN_CONTAINED_WORDS`` and without a number do not: "Hello" and "Thank you" are
+    in many conversations.
+    """
+    split = [(text, words(text)) for text in turns]
+    asked = [text for text, of in split if len(of) >= MIN_CONTAINED_WORDS or any(map(is_arithmetic, of))]
+    return list(dict.fromkeys(("\n".join(turns), *asked)))
+
+
 class EvalIndex:
     """The items of some eval sets, ready to be compared with many rows.
 
@@ -79,10 +90,11 @@ class EvalIndex:
         self._names: list[tuple[int, str]] = []
         self._words: list[list[str]] = []
         for number, eval_set in enumerate(eval_sets):
-            for item, prompt in sorted(eval_set.prompts.items()):
-                self._exact.setdefault(normalised(prompt), (number, item))
-                self._names.append((number, item))
-                self._words.append(words(prompt))
+            for item, asked in sorted(eval_set.prompts.items()):
+                for text in asked_texts(asked):
+                    self._exact.setdefault(normalised(text), (number, item))
+                    self._names.append((number, item))
+                    self._words.append(words(text))
         self._runs = self._index() if ngram_words else {}
         self._reworded: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for place, item_words in enumerate(self._words):

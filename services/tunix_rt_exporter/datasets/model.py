@@ -434,11 +434,11 @@ def _strings(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class EvalPrompts:
-    """The prompts of an eval set, by the ids of its items."""
+    """What is asked in an eval set, by the ids of its items: a prompt, or a conversation's user turns."""
 
     name: str
     digest: str
-    prompts: Mapping[str, str]
+    prompts: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

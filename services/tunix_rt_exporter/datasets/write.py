@@ -27,7 +27,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tunix_rt_exporter.datasets.decontaminate import CONTAMINATED, EvalMatch
+from tunix_rt_exporter.datasets.decontaminate import CONTAMINATED, EvalMatch, asked_texts
 from tunix_rt_exporter.datasets.deduplicate import DUPLICATE, NEAR_DUPLICATE
 from tunix_rt_exporter.datasets.model import (
     CONVERSATION_EXAMPLE,
@@ -440,7 +440,8 @@ def notices(
         others = iter(eval_sets())
         for count, eval_set in enumerate(islice(others, MAX_EVAL_SETS)):
             report(Progress(stage="looking at eval sets", completed=count, unit="eval sets"))
-            prompts = b"".join(prompt_key(normalised(prompt)) for prompt in eval_set.prompts.values())
+            texts = (text for turns in eval_set.prompts.values() for text in asked_texts(turns))
+            prompts = b"".join(prompt_key(normalised(text)) for text in texts)
             asked = np.isin(keys, np.frombuffer(prompts, dtype=">u8").astype(np.uint64))
             yield from named("eval_prompt", f"the prompt stands in {eval_set.name}", asked)
         if next(others, None) is not None:

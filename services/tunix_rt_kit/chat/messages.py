@@ -150,7 +150,9 @@ def check_alternation(messages: Sequence[Message]) -> None:
             )
 
 
-def check_no_markers(messages: Sequence[Message], markers: Sequence[str]) -> None:
+def check_no_markers(
+    messages: Sequence[Message], markers: Sequence[str], tools: Sequence[dict[str, Any]] = ()
+) -> None:
     """Raise InvalidArgument (CHAT_MARKER_IN_CONTENT) if a text holds one of a template's control texts.
 
     Such a text would be read as the end of its own turn, by the tokenizer as well as by a reader.
@@ -159,11 +161,20 @@ def check_no_markers(messages: Sequence[Message], markers: Sequence[str]) -> Non
         for field, text in message_texts(message):
             for marker in markers:
                 if marker in text:
-                    raise InvalidArgument(
-                        f"messages[{index}].{field} holds {marker!r}, a control text of the chat template",
-                        reason="CHAT_MARKER_IN_CONTENT",
-                        metadata={"marker": marker, "message": str(index)},
-                    )
+                    raise _held(f"messages[{index}].{field}", marker, message=str(index))
+    for index, tool in enumerate(tools):
+        text = "\n".join(written_texts(tool))
+        for marker in markers:
+            if marker in text:
+                raise _held(f"tools[{index}]", marker)
+
+
+def _held(field: str, marker: str, **facts: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{field} holds {marker!r}, a control text of the chat template",
+        reason="CHAT_MARKER_IN_CONTENT",
+        metadata={"marker": marker, **facts},
+    )
 
 
 def message_texts(message: Message) -> Iterator[tuple[str, str]]:

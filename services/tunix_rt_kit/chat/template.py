@@ -220,8 +220,8 @@ class ChatTemplate(BaseModel):
         if self.writes_itself(messages, tools):
             return self._render_all([(messages, add_generation_prompt)])[0]
         full = self.with_system_message(messages)
-        check_no_markers(full, self.markers)
         variables = {**self.variables(full, tools), "add_generation_prompt": add_generation_prompt}
+        check_no_markers(full, self.markers, variables["tools"] or ())
         return SANDBOX.render(self.source, [variables])[0]
 
     def writes_itself(self, messages: Sequence[Message], tools: Sequence[str] = ()) -> bool:

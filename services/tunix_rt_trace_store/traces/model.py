@@ -7,8 +7,7 @@ JSON, up to a thousand in a batch.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, final
@@ -17,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
+from tunix_rt_kit.conversations import Metadata, keepable, no_nul
 from tunix_rt_kit.values import Filter
 
 MAX_TRACE_BYTES: Final = 1 << 20
@@ -24,48 +24,10 @@ MAX_BATCH: Final = 1_000
 MAX_SCORED: Final = 500
 TRACE_NAME: Final = "traces/{trace}"
 MAX_INT32: Final = (1 << 31) - 1
-# A message is read to a depth of 100, and a trace stands deeper in some answers than in the request.
-MAX_DEPTH: Final = 30
 MAX_DETAILS_BYTES: Final = 16 << 10
 
 DuplicatePolicy = Literal["keep", "skip"]
 Criterion = Literal["structure", "answer"]
-
-
-def no_nul(text: str) -> str:
-    """``text``; what validates texts that are stored."""
-    if "\0" in text:
-        raise PydanticCustomError(
-            "nul_character", "holds a NUL character at position {at}", {"at": text.index("\0")}
-        )
-    return text
-
-
-def _bad_value(value: Any, path: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], str] | None:
-    """Where a JSON value holds something that cannot be stored, and what it is."""
-    if len(path) > MAX_DEPTH:
-        return path[:1], f"is nested more than {MAX_DEPTH} levels deep"
-    if isinstance(value, str):
-        return (path, "holds a NUL character") if "\0" in value else None
-    if isinstance(value, float) and not math.isfinite(value):
-        return path, f"is {value}; numbers must be finite"
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if "\0" in key:
-                return path, f"has the key {key!r}, which holds a NUL character"
-            if bad := _bad_value(item, (*path, key)):
-                return bad
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            if bad := _bad_value(item, (*path, index)):
-                return bad
-    return None
-
-
-def _keepable(metadata: dict[str, Any]) -> dict[str, Any]:
-    if bad := _bad_value(metadata, ()):
-        raise PydanticCustomError("json_value", "{problem}", {"path": bad[0], "problem": bad[1]})
-    return metadata
 
 
 def _unique_steps(steps: list[TraceStep]) -> list[TraceStep]:
@@ -85,7 +47,6 @@ CleanText = Annotated[str, AfterValidator(no_nul)]
 Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(no_nul)]
 LongText = Annotated[str, Field(min_length=1, max_length=50_000), AfterValidator(no_nul)]
 StepText = Annotated[str, Field(min_length=1, max_length=500_000), AfterValidator(no_nul)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_keepable)]
 Source = Annotated[str, Field(max_length=64), AfterValidator(no_nul)]
 
 
@@ -217,7 +178,7 @@ class ScoreDraft(BaseModel):
     trace: str
     criterion: Label
     value: Annotated[float, Field(allow_inf_nan=False)]
-    details: Annotated[dict[str, Any], AfterValidator(_keepable), AfterValidator(_small)]
+    details: Annotated[dict[str, Any], AfterValidator(keepable), AfterValidator(_small)]
 
 
 SCORE_DRAFTS: Final = TypeAdapter(list[ScoreDraft])

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from tunix_rt_kit.callers import check
 from tunix_rt_kit.canonical import canonical_json, digest_json
+from tunix_rt_kit.conversations import text_of
 from tunix_rt_kit.errors import InvalidArgument
 from tunix_rt_kit.serving.requests import Violations, parse_name
-from tunix_rt_trace_store.traces.conversation import CONVERSATION, canonical_content, text_of
+from tunix_rt_trace_store.traces.conversation import CONVERSATION, canonical_content
 from tunix_rt_trace_store.traces.model import (
     MAX_BATCH,
     MAX_TRACE_BYTES,

@@ -31,7 +31,8 @@ from support.evaluating import (
 )
 from support.tiny_model import make_tiny_model
 from tunix_rt import v1
-from tunix_rt_evaluator.evaluations.model import EvaluationUpdate, WorkerSpec
+from tunix_rt_evaluator.evaluations.job_folders import WorkerSpec
+from tunix_rt_evaluator.evaluations.model import EvaluationUpdate
 from tunix_rt_evaluator.evaluations.repository import SqlEvaluationRepository
 from tunix_rt_evaluator.evaluations.results import Splitters
 from tunix_rt_evaluator.grading.reasoning import Splitter

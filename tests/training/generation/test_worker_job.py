@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tunix_rt_evaluator.evaluations.job_folders import WorkerItem, WorkerSpec
 from tunix_rt_evaluator.evaluations.jobs import EvaluationFacts
-from tunix_rt_evaluator.evaluations.model import Decoding, Generation, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Decoding, Generation
 from tunix_rt_evaluator.worker import local
 from tunix_rt_evaluator.worker.job import Evaluations
 from tunix_rt_kit.canonical import canonical_json

@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from support.tiny_model import make_tiny_model
-from tunix_rt_evaluator.evaluations.model import Decoding, WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.job_folders import WorkerItem, WorkerSpec
+from tunix_rt_evaluator.evaluations.model import Decoding
 from tunix_rt_evaluator.worker.engine import Completion, Request
 from tunix_rt_evaluator.worker.local import Generator, Loaded, LocalEngine
 from tunix_rt_kit.errors import FailedPrecondition, ResourceExhausted

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from support.conversations import adding
 from tunix_rt import v1
 from tunix_rt.answers import answer_trace, answer_traces
 from tunix_rt.formats.rows import MAX_STEP
@@ -147,6 +148,9 @@ def test_reasoning_without_an_answer_is_no_trace(
         def get_evaluation(self, _: str) -> v1.Evaluation:
             return EVALUATION
 
+        def get_eval_set(self, _: str) -> v1.EvalSet:
+            return v1.EvalSet()
+
         def list_evaluation_items(self, *_: Any, **__: Any) -> list[v1.EvaluationResult]:
             return [result]
 
@@ -155,3 +159,30 @@ def test_reasoning_without_an_answer_is_no_trace(
 
     client: Any = Client()
     assert len(list(answer_traces(client, "evaluations/e"))) == wanted
+
+
+def test_an_answer_to_a_conversation_is_its_last_turn() -> None:
+    history = adding()
+    item = v1.EvalItem(id="q1", messages=history.messages[:4], tools=history.tools)
+    output = '<think>Two.</think><tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    result = v1.EvaluationResult(
+        item_id="q1",
+        prompt="user: ...",
+        output=output,
+        reasoning="Two.",
+        answer=output.partition("</think>")[2],
+    )
+    trace = answer_trace(EVALUATION, result, item=item)
+    *before, turn = trace.messages
+    assert (before, trace.tools, trace.prompt, len(trace.steps)) == (
+        history.messages[:4],
+        history.tools,
+        "",
+        0,
+    )
+    assert (turn.role, turn.reasoning, turn.content[0].text) == (
+        v1.Message.ROLE_ASSISTANT,
+        "Two.",
+        result.answer,
+    )
+    assert (trace.source, trace.metadata["output"], trace.metadata["item"]) == ("evaluation", output, "q1")

@@ -296,6 +296,17 @@ def test_a_report_of_the_first_revision_can_still_be_read(content: ComparisonCon
     assert "<svg" in render("html", read)
 
 
+def test_a_flip_that_fits_no_message_keeps_no_other_out_of_it(content: ComparisonContent) -> None:
+    long, *others = content.flips
+    base = long.base.model_copy(update={"prompt": "x" * (7 << 19)})
+    flips = (long.model_copy(update={"base": base}), *others)
+    made = datetime(2026, 1, 1, tzinfo=UTC)
+    held = content.model_copy(update={"flips": flips})
+    message = report_message(ComparisonReport(id="r", digest=DIGEST, create_time=made, content=held))
+    assert [flip.base.item_id for flip in message.flips] == [flip.base.item_id for flip in others]
+    assert others
+
+
 def digests(content: ComparisonContent) -> set[str]:
     found = {DIGEST}
     for evaluation in (content.base, content.candidate):

@@ -24,7 +24,7 @@ from support.asking import (
     to_items,
 )
 from support.fake_endpoint import Reply, answering, completion
-from tunix_rt_evaluator.evaluations.model import WorkerItem
+from tunix_rt_evaluator.evaluations.job_folders import WorkerItem
 from tunix_rt_evaluator.openai_endpoint import API_KEY_VARIABLE
 from tunix_rt_evaluator.worker.endpoint import GIVE_UP_AFTER, open_endpoint
 from tunix_rt_evaluator.worker.engine import Completion

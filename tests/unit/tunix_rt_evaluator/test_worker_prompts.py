@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunix_rt_evaluator.evaluations.model import WorkerItem
+from tunix_rt_evaluator.evaluations.job_folders import WorkerItem
 from tunix_rt_evaluator.worker.engine import read_prompts, token_digest
 from tunix_rt_kit.chat import ChatTemplate
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument

@@ -9,6 +9,7 @@ import pytest
 
 from support.datasets import built, eval_set, source
 from tunix_rt_exporter.datasets.decontaminate import EvalIndex, EvalMatch, MatchKind
+from tunix_rt_exporter.datasets.model import EvalPrompts
 from tunix_rt_kit.artifacts import ArtifactStore
 
 LONG = (
@@ -146,6 +147,34 @@ def test_of_several_items_the_first_is_named() -> None:
     found = EvalIndex(sets, 13).matches([[f"So: {LONG}"], [LONG]])
     assert [(m.eval_set, m.item) for m in found if m] == [(0, "item-1"), (0, "item-1")]
     assert found[0] == EvalMatch(0, "item-1", MatchKind.NGRAM, " ".join(_words()[:13]))
+
+
+@pytest.mark.parametrize(
+    ("questions", "expected"),
+    [
+        ([LONG, "And if half of them are burnt?"], MatchKind.EXACT),
+        (["Hello", "And if half of them are burnt?"], MatchKind.EXACT),
+        ([LONG], MatchKind.EXACT),
+        ([f"Please: {LONG}", "Thanks"], MatchKind.NGRAM),
+        (["Hello", "Sure?"], None),
+        (["Hello"], None),
+    ],
+)
+def test_of_a_conversation_every_question_counts_but_a_greeting(
+    questions: list[str], expected: MatchKind | None
+) -> None:
+    asked = EvalPrompts("evalSets/e", "", {"item": ["Hello", LONG, "And if half of them are burnt?"]})
+    row = ["\n".join(questions), "An answer."]
+    (found,) = EvalIndex([asked], 13).matches([row], [questions])
+    assert (found and found.kind) == expected
+
+
+def test_a_last_turn_counts_alone_where_it_asks_something_alone() -> None:
+    items = {"thanks": [LONG, "Thank you!"], "sum": ["Hello", "And 3 + 4?"], "all": ["Hi", "Bye"]}
+    index = EvalIndex([EvalPrompts("evalSets/e", "", items)], 13)
+    rows = [["Who are you?", "Thank you!"], ["So?", "And 3 + 4?"], ["Hi", "Bye"], ["Hi"], ["Bye"]]
+    found = index.matches([["\n".join(row), "An answer."] for row in rows], rows)
+    assert [match and match.item for match in found] == [None, "sum", "all", None, None]
 
 
 def _words() -> list[str]:

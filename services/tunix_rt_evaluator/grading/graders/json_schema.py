@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from importlib import metadata
 from typing import Annotated, Any, Final, Literal
 
@@ -21,6 +20,7 @@ from tunix_rt_evaluator.grading.model import (
     grader,
 )
 from tunix_rt_evaluator.grading.reading.answers import read_answer
+from tunix_rt_evaluator.grading.reading.calls import exactly, once, refuse
 from tunix_rt_kit.canonical import canonical_json
 from tunix_rt_kit.errors import InvalidArgument
 
@@ -40,31 +40,37 @@ class JsonSchemaGrader(GraderSettings):
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
 
-def _problems(settings: JsonSchemaGrader, accepted: Sequence[str]) -> Iterator[Problem]:
+def schema_problem(schema: Mapping[str, Any]) -> str:
+    """What is wrong with a JSON Schema, as the end of a sentence that begins with its name; "" if nothing
+    is."""
     import jsonschema
 
-    schema = dict(settings.schema_)
     if not schema:
-        yield ("grader", "schema"), "is empty, and would allow anything; a JSON Schema would be right"
-        return
+        return "is empty, and would allow anything; a JSON Schema would be right"
     try:
         size = len(canonical_json(schema))
     except InvalidArgument as error:
-        yield ("grader", "schema"), error.message
-        return
+        return error.message
     if size > _MAX_SCHEMA_BYTES:
-        yield ("grader", "schema"), f"has {size:,} bytes; at most {_MAX_SCHEMA_BYTES:,} would be right"
-        return
+        return f"has {size:,} bytes; at most {_MAX_SCHEMA_BYTES:,} would be right"
     draft = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)
     except jsonschema.exceptions.SchemaError as error:
         place = ".".join(str(part) for part in error.absolute_path)
-        yield ("grader", "schema"), f"is no JSON Schema: {place + ': ' if place else ''}{error.message[:300]}"
+        return f"is no JSON Schema: {place + ': ' if place else ''}{error.message[:300]}"
+    return ""
+
+
+def _problems(settings: JsonSchemaGrader, accepted: Sequence[str]) -> Iterator[Problem]:
+    if problem := schema_problem(dict(settings.schema_)):
+        yield ("grader", "schema"), problem
+        if not settings.schema_:
+            return
     for number, entry in enumerate(accepted):
         try:
-            json.loads(entry, parse_constant=_refuse, object_pairs_hook=_once)
-        except (ValueError, RecursionError) as error:
+            exactly(entry)
+        except ValueError as error:
             yield ("accepted_answers", number), f"is {entry[:60]!r}, which is not JSON: {error}"
 
 
@@ -83,11 +89,14 @@ def grade(settings: JsonSchemaGrader, question: Question, output: str, sandbox: 
     if value is _NO_VALUE:
         return Verdict(extracted_answer="", correct=False, explanation="the answer is not JSON")
     try:
+        exact = exactly(text)
+    except ValueError as error:
+        return Verdict(extracted_answer=text, correct=False, explanation=f"the answer is not read: {error}")
+    try:
         problem = sandbox.run("schema", schema=dict(settings.schema_), value=value)["problem"]
     except CannotGrade as error:
         raise CannotGrade(f"checking the answer by the schema: {error}") from None
-    exact = _exactly(text)
-    if not problem and question.accepted and all(exact != _exactly(entry) for entry in question.accepted):
+    if not problem and question.accepted and all(exact != exactly(entry) for entry in question.accepted):
         problem = "the schema allows it, but it is none of the accepted answers"
     return Verdict(extracted_answer=text, correct=not problem, explanation=problem)
 
@@ -97,38 +106,13 @@ def _shows_its_end(output: str) -> bool:
     return _read(output)[0].endswith(("}", "]", '"'))
 
 
-def _exactly(text: str) -> Any:
-    """JSON as it is compared: numbers by all of their digits, and ``true`` is not 1."""
-    return _distinct(json.loads(text, parse_int=Decimal, parse_float=Decimal))
-
-
-def _distinct(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _distinct(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_distinct(each) for each in value]
-    return ("boolean", value) if isinstance(value, bool) else value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a name stands twice in an object")
-    return dict(pairs)
-
-
 def _read(output: str) -> tuple[str, Any]:
     """The JSON of the answer, or else of the whole output: of its last code block, or all of it."""
     for text in dict.fromkeys((read_answer(output).text, output)):
         blocks = _FENCE.findall(text)
         for candidate in (*blocks[-1:], text):
             try:
-                return candidate.strip(), json.loads(
-                    candidate, parse_constant=_refuse, object_pairs_hook=_once
-                )
+                return candidate.strip(), json.loads(candidate, parse_constant=refuse, object_pairs_hook=once)
             except (ValueError, RecursionError):
                 continue
     return "", _NO_VALUE
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")

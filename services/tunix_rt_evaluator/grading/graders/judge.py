@@ -144,7 +144,7 @@ def grade(settings: JudgeGrader, question: Question, output: str, judge: JudgeEn
     if not judge.url:
         raise CannotGrade("this evaluator has no judge; its setting judge_url says where one is")
     values = {
-        "question": question.prompt,
+        "question": question.transcript,
         "accepted": "\n".join(question.accepted) or "(none)",
         "answer": output,
     }

@@ -48,6 +48,9 @@ class FakeComparisons(FakeLoopServices):
     def GetEvaluation(self, request: v1.GetEvaluationRequest, _: Any) -> v1.Evaluation:
         return v1.Evaluation(name=request.name, spec=v1.EvaluationSpec(base_model="m"))
 
+    def GetEvalSet(self, request: v1.GetEvalSetRequest, _: Any) -> v1.EvalSet:
+        return v1.EvalSet(name=request.name)
+
     def ListEvaluationItems(
         self, request: v1.ListEvaluationItemsRequest, _: Any
     ) -> v1.ListEvaluationItemsResponse:

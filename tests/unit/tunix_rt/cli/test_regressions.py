@@ -163,6 +163,10 @@ def test_what_did_not_fit_into_the_answer_is_told(run: Run, services: FakeReport
     assert "5 more items did not fit into one answer: report.json has all" in run("regressions", "r").stderr
     told = json.loads(run("regressions", "r", "--json").stderr)
     assert (told["level"], "5 more items" in told["message"]) == ("NOTICE", True)
+    del services.report.flips[:]
+    result = run("regressions", "r")
+    assert "more items did not fit" in result.stderr
+    assert "no item went" not in result.stdout
 
 
 def test_wrong_options_are_refused_by_name(run: Run, services: FakeReport) -> None:

@@ -93,6 +93,19 @@ def test_json_counts_in_an_output_that_was_cut_where_it_shows_its_end(output: st
     assert GRADING.grade(item("json_schema", schema, []), output, cut=True).correct is right
 
 
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [('{"a": 1e9999999999999999999}', "exponent"), ("[" * 600 + "]" * 600, "nests too deep")],
+)
+def test_json_that_cannot_be_compared_is_wrong_and_stops_nothing(output: str, why: str) -> None:
+    verdict = GRADING.grade(item("json_schema", {"schema": {"minLength": 1}}, []), output)
+    assert not verdict.correct
+    assert why in verdict.explanation
+    ((path, what),) = GRADING.problems(item("json_schema", {"schema": {"minLength": 1}}, [output]))
+    assert path == ("accepted_answers", 0)
+    assert why in what
+
+
 def test_a_division_that_the_question_writes_with_another_sign_is_copied() -> None:
     question = EvalItem(
         id="q", prompt="What is 48 \u00f7 6?", accepted_answers=("8",), grader={"kind": "numeric"}

@@ -11,7 +11,7 @@ from support.fake_endpoint import Reply, answering, completion
 from tunix_rt_evaluator.eval_sets.model import EvalItem
 from tunix_rt_evaluator.grading.graders.judge import OWN_PROMPT, JudgeEndpoint, JudgeGrader, parse_grade
 from tunix_rt_evaluator.grading.model import CannotGrade
-from tunix_rt_evaluator.grading.service import Grading
+from tunix_rt_evaluator.grading.service import GivenAnswer, Grading
 
 
 def item(**settings: Any) -> EvalItem:
@@ -165,7 +165,9 @@ def test_judges_are_asked_several_at_a_time_and_answers_keep_their_order() -> No
 
     outputs = ["right", "no", "no", "right", "no", "right", "right", "no"]
     with answering(answer) as judge:
-        verdicts = Grading(endpoint(judge.url)).grade_all([(item(), output, False) for output in outputs])
+        verdicts = Grading(endpoint(judge.url)).grade_all(
+            [GivenAnswer(item(), output, cut=False) for output in outputs]
+        )
     assert [verdict.correct for verdict in verdicts] == [output == "right" for output in outputs]
     assert judge.most_at_once == 4
 

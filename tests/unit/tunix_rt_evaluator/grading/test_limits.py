@@ -217,8 +217,9 @@ def test_every_kind_has_a_version_that_names_it() -> None:
         "json_schema": {"schema": {"type": "object"}},
         "judge": {"model": "m"},
         "python": {"source": "x"},
+        "tool_call": {"no_calls": True},
     }
-    assert len(kinds()) == 12
+    assert len(kinds()) == 13
     for kind in kinds():
         version = GRADING.version(item(kind, **settings.get(kind, {})).grader)
         assert version.partition(" ")[0].partition("/")[0] == kind
