@@ -8,57 +8,105 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
-from tunix_rt_kit.chat.messages import Message, ToolCall, json_object
+from tunix_rt_kit.chat.messages import Message, Role, ToolCall, json_object
 
 Span = tuple[int, int]
 _IN_ORDER: Final = ("user", "tool")
 _CALL: Final = re.compile(r"\.tool_calls\[(\d+)\]")
 
 
+_Form = Literal["said", "asked", "in JSON"]
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A text of a conversation: its field, the message that it belongs to, None for a tool that is offered.
 
-    ``exact`` are the forms in which it counts as written, ``loose`` those of a text that is not learned.
+    What is ``asked`` may be written by a template that puts it into JSON, which other texts are ``in``; and
+    what is asked, or ``said`` and not learned, may lose white space at its ends. ``other`` is another form in
+    which it may be written.
     """
 
     label: str
     message: int | None
-    exact: tuple[str, ...]
-    loose: tuple[str, ...]
+    text: str
+    form: _Form
+    other: str | None = None
+
+    def forms(self, is_exact: bool) -> Iterator[str]:
+        """What counts as the text, the likeliest first; exact if it is learned."""
+        yield self.text
+        if self.other is not None:
+            yield self.other
+        elif self.form == "in JSON":
+            yield from _as_json(self.text)
+        elif not is_exact:
+            for text in _trimmed(self.text):
+                yield text
+                if self.form == "asked":
+                    yield from _as_json(text)
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedText:
-    """A text of a conversation: where its name stands in the rendering with names, and where it itself does.
+class NamedText:
+    """A rendering with names, cut at them.
 
-    ``message`` is the number of its message, None for a tool that is offered, ``call`` that of its tool call.
+    Args:
+        text: the rendering.
+        numbers: of the texts whose names stand there, from left to right, as often as they do.
+        spans: where each of these names stands.
+        between: what stands before each of them, and behind the last.
     """
 
-    message: int | None
-    call: int | None
-    named: Span
-    span: Span
+    text: str
+    numbers: tuple[int, ...]
+    spans: tuple[Span, ...]
+    between: tuple[str, ...]
+
+
+class NamedCall(NamedTuple):
+    """A tool call with names in place of its texts."""
+
+    name: str
+    arguments: str
+    id: str
+
+
+class NamedMessage(NamedTuple):
+    """A message with names in place of its texts: all that a chat template gets of it."""
+
+    role: Role
+    content: str
+    reasoning: str
+    tool_calls: tuple[NamedCall, ...]
+    tool_call_id: str
+    name: str
+
+    @property
+    def message(self) -> Message:
+        """The same as a message."""
+        calls = tuple(ToolCall(**call._asdict()) for call in self.tool_calls)
+        return Message(**{**self._asdict(), "tool_calls": calls})
 
 
 class Parts:
     """The texts of a conversation, and the conversation with a name in place of each; make one with `of`.
 
     Attributes:
-        messages: the conversation with names.
+        named: the conversation with names.
         tools: the tools that are offered with names.
         inexact: the arguments that no template can write as they are: a key stands twice in them, or a number
             has more digits than a float.
     """
 
     def __init__(self, salt: int) -> None:
-        self.messages: Sequence[Message] = ()
-        self.tools: Sequence[str] = ()
+        self.named: tuple[NamedMessage, ...] = ()
+        self.tools: tuple[str, ...] = ()
         self.inexact: list[str] = []
         self._salt = f"{salt:05}"
         self._name = re.compile(rf"Zq{self._salt}x(\d{{6}})qZ|917{self._salt}(\d{{6}})")
@@ -77,12 +125,19 @@ class Parts:
         )
         parts, turns = cls(salt), frozenset(learned)
         parts._speakers = [message.role for message in messages]
-        parts.messages = [
-            parts._said(index, message) if index in turns else parts._asked(index, message)
-            for index, message in enumerate(messages)
-        ]
-        parts.tools = [parts._tool(index, text) for index, text in enumerate(tools)]
+        parts.named = tuple(
+            [
+                parts._said(index, message) if index in turns else parts._asked(index, message)
+                for index, message in enumerate(messages)
+            ]
+        )
+        parts.tools = tuple([parts._tool(index, text) for index, text in enumerate(tools)])
         return parts
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation with names, as messages."""
+        return [message.message for message in self.named]
 
     def lost(
         self, hidden: str, text: str, count: int, spans: Mapping[int, Span], end_of_turn: str
@@ -119,21 +174,34 @@ class Parts:
         missing += [f"messages[{turn}], its end" for turn, is_closed in closed.items() if not is_closed]
         return list(dict.fromkeys(missing))
 
-    def placed(self, hidden: str, text: str) -> list[PlacedText] | None:
-        """Where each text stands, from left to right, as often as it does.
+    def cut(self, hidden: str) -> NamedText:
+        """A rendering with names, cut at them."""
+        found = list(self._name.finditer(hidden))
+        spans = [match.span() for match in found]
+        ends = [0, *(end for _, end in spans)]
+        starts = [*(start for start, _ in spans), len(hidden)]
+        return NamedText(
+            hidden,
+            tuple(int(match[1] or match[2]) for match in found),
+            tuple(spans),
+            tuple(hidden[end:start] for end, start in zip(ends, starts, strict=True)),
+        )
 
-        None if ``text`` is not ``hidden``, the rendering with names, with a text for each name.
+    def place(self, number: int) -> tuple[int | None, int | None]:
+        """Where a text belongs: the number of its message, None for a tool that is offered, and of its tool
+        call, if it is of one."""
+        part = self._parts[number]
+        call = _CALL.search(part.label)
+        return part.message, int(call[1]) if call else None
+
+    def placed(self, named: NamedText, text: str) -> list[Span] | None:
+        """Where each text stands whose name does in ``named``, which may be that of another conversation that
+        is the same with names.
+
+        None if ``text`` is not ``named`` with a text for each name.
         """
-        found, wrong = self._in_order(hidden, text, {})
-        if wrong is not None or not found:
-            return None
-        named = [match.span() for match in self._name.finditer(hidden)]
-        parts = [self._parts[number] for number, _ in found]
-        calls = [_CALL.search(part.label) for part in parts]
-        return [
-            PlacedText(part.message, int(call[1]) if call else None, *spans)
-            for part, call, *spans in zip(parts, calls, named, (span for _, span in found), strict=True)
-        ]
+        found, wrong = self._in_order(named, text, {})
+        return None if wrong is not None or not found else found
 
     def _is_heard(self, message: int) -> bool:
         return self._speakers[message] != "assistant"
@@ -143,53 +211,55 @@ class Parts:
     ) -> tuple[dict[int, list[Span]], str | None]:
         """Where each part stands in the text; or the field at which the text is another."""
         places: dict[int, list[Span]] = {}
-        found, wrong = self._in_order(hidden, text, spans)
-        for number, span in found:
+        named = self.cut(hidden)
+        found, wrong = self._in_order(named, text, spans)
+        for number, span in zip(named.numbers, found, strict=wrong is None):
             places.setdefault(number, []).append(span)
         return places, wrong
 
     def _in_order(
-        self, hidden: str, text: str, spans: Mapping[int, Span]
-    ) -> tuple[list[tuple[int, Span]], str | None]:
-        """The same, from left to right."""
-        pieces = self._name.split(hidden)
-        found: list[tuple[int, Span]] = []
-        if not text.startswith(pieces[0]):
-            return [], self._parts[int(pieces[1] or pieces[2])].label if len(pieces) > 1 else "messages"
-        at = len(pieces[0])
-        for index in range(1, len(pieces), 3):
-            number, behind = int(pieces[index] or pieces[index + 1]), pieces[index + 2]
-            part = self._parts[number]
-            is_last = index + 3 == len(pieces)
-            for form in part.exact if part.message in spans else part.loose:
+        self, named: NamedText, text: str, spans: Mapping[int, Span]
+    ) -> tuple[list[Span], str | None]:
+        """Where each text stands in ``text``, from left to right; or the field at which it is another."""
+        at = len(named.between[0])
+        if not text.startswith(named.between[0]):
+            return [], self._parts[named.numbers[0]].label if named.numbers else "messages"
+        found: list[Span] = []
+        last = len(named.numbers)
+        for index, number in enumerate(named.numbers, 1):
+            part, behind = self._parts[number], named.between[index]
+            for form in part.forms(part.message in spans):
                 end = at + len(form)
-                follows = text.startswith(behind, end) and (not is_last or end + len(behind) == len(text))
+                follows = text.startswith(behind, end) and (index < last or end + len(behind) == len(text))
                 if follows and text.startswith(form, at):
-                    found.append((number, (at, end)))
+                    found.append((at, end))
                     at = end + len(behind)
                     break
             else:
                 return [], part.label
         return found, None
 
-    def _asked(self, index: int, message: Message) -> Message:
-        if message.role == "assistant" or not message.content:
-            return message
-        loose = [form for text in _trimmed(message.content) for form in (text, *_as_json(text))]
-        name = self._text(f"messages[{index}].content", index, [message.content], loose)
-        return message.model_copy(update={"content": name})
+    def _asked(self, index: int, message: Message) -> NamedMessage:
+        content = message.content
+        if message.role != "assistant" and content:
+            content = self._text(f"messages[{index}].content", index, content, "asked")
+        calls = tuple([NamedCall(call.name, call.arguments, call.id) for call in message.tool_calls])
+        return NamedMessage(
+            message.role, content, message.reasoning, calls, message.tool_call_id, message.name
+        )
 
-    def _said(self, index: int, message: Message) -> Message:
-        hidden: dict[str, Any] = {}
-        for field in ("reasoning", "content"):
-            if text := getattr(message, field):
-                hidden[field] = self._text(f"messages[{index}].{field}", index, [text], _trimmed(text))
-        calls = [self._call(index, number, call) for number, call in enumerate(message.tool_calls)]
-        return message.model_copy(update={**hidden, "tool_calls": tuple(calls)})
+    def _said(self, index: int, message: Message) -> NamedMessage:
+        reasoning, content = message.reasoning, message.content
+        if reasoning:
+            reasoning = self._text(f"messages[{index}].reasoning", index, reasoning, "said")
+        if content:
+            content = self._text(f"messages[{index}].content", index, content, "said")
+        calls = tuple([self._call(index, number, call) for number, call in enumerate(message.tool_calls)])
+        return NamedMessage(message.role, content, reasoning, calls, message.tool_call_id, message.name)
 
-    def _call(self, index: int, number: int, call: ToolCall) -> ToolCall:
+    def _call(self, index: int, number: int, call: ToolCall) -> NamedCall:
         label = f"messages[{index}].tool_calls[{number}]"
-        name = self._text(f"{label}.name", index, [call.name, *_as_json(call.name)])
+        name = self._text(f"{label}.name", index, call.name, "in JSON")
         arguments = call.arguments
         if json_object(arguments) is not None:
             value = _exactly(arguments)
@@ -197,8 +267,8 @@ class Parts:
                 self.inexact.append(f"{label}.arguments")
             arguments = json.dumps(self._value(f"{label}.arguments", index, value or {}))
         elif arguments:
-            arguments = self._text(f"{label}.arguments", index, [arguments, *_as_json(arguments)])
-        return call.model_copy(update={"name": name, "arguments": arguments})
+            arguments = self._text(f"{label}.arguments", index, arguments, "in JSON")
+        return NamedCall(name, arguments, call.id)
 
     def _value(self, label: str, index: int, value: Any) -> Any:
         if isinstance(value, dict):
@@ -208,9 +278,8 @@ class Parts:
         if isinstance(value, list):
             return [self._value(label, index, entry) for entry in value]
         if isinstance(value, str):
-            return self._text(label, index, [value, *_as_json(value)]) if value else value
-        forms = (json.dumps(value), str(value))
-        self._parts.append(_Part(label, index, forms, forms))
+            return self._text(label, index, value, "in JSON") if value else value
+        self._parts.append(_Part(label, index, json.dumps(value), "in JSON", str(value)))
         # A number, which templates write without quotation marks.
         return int(f"917{self._salt}{len(self._parts) - 1:06}")
 
@@ -219,13 +288,11 @@ class Parts:
         function = definition.get("function") if "function" in definition else definition
         if not isinstance(function, dict) or not isinstance(name := function.get("name"), str) or not name:
             return text
-        function["name"] = self._text(f"tools[{index}]", None, [name, *_as_json(name)])
+        function["name"] = self._text(f"tools[{index}]", None, name, "in JSON")
         return json.dumps(definition)
 
-    def _text(self, label: str, message: int | None, exact: Sequence[str], loose: Sequence[str] = ()) -> str:
-        self._parts.append(
-            _Part(label, message, tuple(dict.fromkeys(exact)), tuple(dict.fromkeys([*exact, *loose])))
-        )
+    def _text(self, label: str, message: int | None, text: str, form: _Form) -> str:
+        self._parts.append(_Part(label, message, text, form))
         return f"Zq{self._salt}x{len(self._parts) - 1:06}qZ"
 
 

@@ -1,16 +1,18 @@
 """Who speaks where in the text of a training example.
 
 It is found from the conversation, and not from what is learned: a text is taken for a turn's only where the
-template, which is given names in place of all texts, writes that turn's name.
+template, which is given names in place of all texts, writes that turn's name. With names most conversations
+of a dataset are the same, so what the template writes of one is kept for the others.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from tunix_rt_kit.chat.conversations import (
     ChangedHistory,
@@ -19,15 +21,19 @@ from tunix_rt_kit.chat.conversations import (
     RenderedConversation,
     Unrendered,
 )
-from tunix_rt_kit.chat.messages import Message, Role
-from tunix_rt_kit.chat.proof import Parts, PlacedText, Span
+from tunix_rt_kit.chat.messages import Role
+from tunix_rt_kit.chat.proof import NamedMessage, NamedText, Parts, Span
 from tunix_rt_kit.chat.template import ChatTemplate
 
 _PROBE: Final = "\ue001"
+# What is kept may take about as much memory; a name in it takes so much, all told.
+_KEPT_BYTES: Final = 32 << 20
+_BYTES_OF_NAME: Final = 500
+
+Turns = tuple["PlacedTurn", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedTurn:
+class PlacedTurn(NamedTuple):
     """A turn in the text of a training example.
 
     Args:
@@ -46,6 +52,88 @@ class PlacedTurn:
     end_mark: Span | None = None
     calls: tuple[Span, ...] = ()
 
+    @property
+    def places(self) -> Iterator[int]:
+        """Where its spans, its end mark and its calls begin and end."""
+        for span in (*self.spans, *self.calls, *([self.end_mark] if self.end_mark else [])):
+            yield from span
+
+    def moved(self, to: Mapping[int, int]) -> PlacedTurn:
+        """The turn in another text; ``to`` says of each of its places where that is there."""
+        mark = self.end_mark
+        return PlacedTurn(
+            self.role,
+            tuple([(to[start], to[end]) for start, end in self.spans]),
+            self.taught,
+            (to[mark[0]], to[mark[1]]) if mark else None,
+            tuple([(to[start], to[end]) for start, end in self.calls]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _NamedTurns:
+    """A training example with names in place of its texts, and the turns in it.
+
+    ``places`` has each place where one begins or ends: how many names end before it, or there, and how many
+    characters behind the last of them it is.
+    """
+
+    named: NamedText
+    turns: Turns
+    places: Mapping[int, tuple[int, int]]
+
+    @classmethod
+    def of(cls, named: NamedText, turns: Turns) -> _NamedTurns | None:
+        """None if a turn begins or ends inside of a name."""
+        starts, ends = [start for start, _ in named.spans], [0, *(end for _, end in named.spans)]
+        places: dict[int, tuple[int, int]] = {}
+        for place in (place for turn in turns for place in turn.places):
+            before = bisect_right(ends, place) - 1
+            if before < len(starts) and starts[before] < place:
+                return None
+            places[place] = before, place - ends[before]
+        return cls(named, turns, places)
+
+    def turns_in(self, text: str, parts: Parts) -> Turns | None:
+        """The turns of the example itself, whose texts are those of ``parts``."""
+        placed = parts.placed(self.named, text)
+        if placed is None:
+            return None
+        ends = [0, *[end for _, end in placed]]
+        to = {place: ends[before] + more for place, (before, more) in self.places.items()}
+        return tuple([turn.moved(to) for turn in self.turns])
+
+
+class _Named(NamedTuple):
+    """A conversation with names in place of its texts: all that the chat template gets of it."""
+
+    messages: tuple[NamedMessage, ...]
+    learned: tuple[int, ...]
+    tools: tuple[str, ...]
+
+    @property
+    def conversation(self) -> Conversation:
+        return Conversation([message.message for message in self.messages], self.learned, self.tools)
+
+    def numbered(self) -> _Named:
+        """The same with its calls' ids by number, the same where they were the same."""
+        if not any(message.tool_calls or message.tool_call_id for message in self.messages):
+            return self
+        ids: dict[str, str] = {"": ""}
+        for message in self.messages:
+            for own in (*[call.id for call in message.tool_calls], message.tool_call_id):
+                ids.setdefault(own, f"call{len(ids):05}")
+        messages = [
+            message._replace(
+                tool_calls=tuple([call._replace(id=ids[call.id]) for call in message.tool_calls]),
+                tool_call_id=ids[message.tool_call_id],
+            )
+            if message.tool_calls or message.tool_call_id
+            else message
+            for message in self.messages
+        ]
+        return self._replace(messages=tuple(messages))
+
 
 class TurnFinder:
     """Finds turns in texts that one chat template wrote.
@@ -58,8 +146,12 @@ class TurnFinder:
     def __init__(self, template: ChatTemplate, changed_history: ChangedHistory = "each_turn") -> None:
         self._template = template
         self._renderer = ConversationRenderer(template, changed_history=changed_history)
+        self._known: dict[_Named, Sequence[_NamedTurns | None]] = {}
+        self._known_bytes = 0
+        # Few templates write the ids of calls, which are others in each conversation.
+        self._writes_ids = False
 
-    def exchange(self, asked: str, reply: str, text: str) -> tuple[PlacedTurn, ...] | None:
+    def exchange(self, asked: str, reply: str, text: str) -> Turns | None:
         """The turns of an example whose conversation is a user's text and the assistant's reply to it; None
         if they cannot be proved to stand where they seem to."""
         frame, system = self._template.frame, self._system
@@ -73,7 +165,7 @@ class TurnFinder:
         return *system, user, PlacedTurn("assistant", ((len(prompt), len(text)),), True, mark)
 
     @cached_property
-    def _system(self) -> tuple[PlacedTurn, ...] | None:
+    def _system(self) -> Turns | None:
         """The system instruction in what stands before the user's text; None if it cannot be told."""
         instruction, opening = self._template.system_instruction, self._template.frame.opening
         if not instruction:
@@ -85,60 +177,90 @@ class TurnFinder:
             return None
         return (PlacedTurn("system", ((len(before), len(before) + len(written)),)),)
 
-    def conversations(
-        self, wanted: Sequence[tuple[Conversation, Sequence[str]]]
-    ) -> list[list[tuple[PlacedTurn, ...] | None]]:
+    def conversations(self, wanted: Sequence[tuple[Conversation, Sequence[str]]]) -> list[list[Turns | None]]:
         """The turns in the training examples of each conversation, which are given as texts; None for one in
         which they cannot be proved to stand where they seem to.
 
         Raises as `ConversationRenderer.render`.
         """
         named = [self._named(conversation, texts) for conversation, texts in wanted]
-        masks = self._renderer.masks([hidden for _, hidden in named])
-        return [
-            [None] * len(texts)
-            if isinstance(mask, Unrendered) or len(mask) != len(texts)
-            else [
-                self._turns(parts, hidden.messages, each, text)
-                for each, text in zip(mask, texts, strict=True)
-            ]
-            for (_, texts), (parts, hidden), mask in zip(wanted, named, masks, strict=True)
+        numbered = [(parts, hidden if self._writes_ids else hidden.numbered()) for parts, hidden in named]
+        texts = [texts for _, texts in wanted]
+        found = self._found(numbered, texts)
+        again = [
+            place
+            for place, turns in enumerate(found)
+            if None in turns and numbered[place][1] != named[place][1]
         ]
+        others = self._found([named[place] for place in again], [texts[place] for place in again])
+        for place, turns in zip(again, others, strict=True):
+            found[place] = turns
+            self._writes_ids = self._writes_ids or None not in turns
+        return found
 
-    def _named(self, conversation: Conversation, texts: Sequence[str]) -> tuple[Parts, Conversation]:
+    def _named(self, conversation: Conversation, texts: Sequence[str]) -> tuple[Parts, _Named]:
         """The conversation with names in place of its texts, the template's system instruction in it."""
         messages = self._template.with_system_message(conversation.messages)
         added = len(messages) - len(conversation.messages)
         spoken = [number for number, message in enumerate(messages) if message.role == "assistant"]
         parts = Parts.of(messages, spoken, conversation.tools, texts)
-        learned = [turn + added for turn in conversation.learned]
-        return parts, Conversation(parts.messages, learned, parts.tools)
+        learned = tuple(turn + added for turn in conversation.learned)
+        return parts, _Named(parts.named, learned, parts.tools)
 
-    def _turns(
-        self, parts: Parts, messages: Sequence[Message], hidden: RenderedConversation, text: str
-    ) -> tuple[PlacedTurn, ...] | None:
-        placed = parts.placed(hidden.text, text)
-        if placed is None:
-            return None
-        taught: dict[int, Span] = {}
-        for turn in hidden.turns:
-            start, end = _moved(placed, turn.start), _moved(placed, turn.end)
-            if start is None or end is None:
-                return None
-            taught[turn.message] = (start, end)
+    def _found(
+        self, wanted: Sequence[tuple[Parts, _Named]], texts: Sequence[Sequence[str]]
+    ) -> list[list[Turns | None]]:
+        new = {hidden: parts for parts, hidden in wanted if hidden not in self._known}
+        masks = self._renderer.masks([hidden.conversation for hidden in new])
+        made: dict[_Named, Sequence[_NamedTurns | None]] = {
+            hidden: ()
+            if isinstance(mask, Unrendered)
+            else [self._turns(parts, hidden, each) for each in mask]
+            for (hidden, parts), mask in zip(new.items(), masks, strict=True)
+        }
+        known = [made[hidden] if hidden in made else self._known[hidden] for _, hidden in wanted]
+        self._keep(made)
+        return [
+            [each.turns_in(text, parts) if each else None for each, text in zip(examples, own, strict=True)]
+            if len(examples) == len(own)
+            else [None] * len(own)
+            for (parts, _), examples, own in zip(wanted, known, texts, strict=True)
+        ]
+
+    def _keep(self, made: Mapping[_Named, Sequence[_NamedTurns | None]]) -> None:
+        """Keep what the template wrote, but not that it failed, which may be for want of time."""
+        for hidden, examples in made.items():
+            size = len(repr(hidden)) + _BYTES_OF_NAME * len(hidden.messages)
+            for each in examples:
+                size += 2 * len(each.named.text) + _BYTES_OF_NAME * len(each.named.numbers) if each else 0
+            if self._known_bytes + size > _KEPT_BYTES:
+                self._known, self._known_bytes = {}, 0
+            if examples and size <= _KEPT_BYTES:
+                self._known[hidden] = examples
+                self._known_bytes += size
+
+    def _turns(self, parts: Parts, conversation: _Named, hidden: RenderedConversation) -> _NamedTurns | None:
+        """The turns in a training example with names; None if they cannot be told."""
+        named, messages = parts.cut(hidden.text), conversation.messages
+        placed = [
+            _Placed(*parts.place(number), span)
+            for number, span in zip(named.numbers, named.spans, strict=True)
+        ]
+        taught = {turn.message: (turn.start, turn.end) for turn in hidden.turns}
         runs = sorted([*_runs(placed, taught), *((*span, turn) for turn, span in taught.items())])
         if any(end > start for (_, end, _), (start, _, _) in pairwise(runs)):
             return None
-        marks = {turn: self._mark_of_taught(placed, turn, text, span) for turn, span in taught.items()}
+        marks = {turn: self._mark_of_taught(placed, turn, named.text, span) for turn, span in taught.items()}
         spans: dict[int, list[Span]] = {}
-        for (start, end, number), (limit, _, following) in pairwise([*runs, (len(text), 0, len(messages))]):
+        behind = len(named.text)
+        for (start, end, number), (limit, _, following) in pairwise([*runs, (behind, 0, len(messages))]):
             is_untaught = messages[number].role == "assistant" and number not in taught
             # Else the next end mark may be another turn's, of which there is no text.
             if is_untaught and following == number + 1:
-                marks[number] = mark = self._end_mark(text, end, limit)
+                marks[number] = mark = self._end_mark(named.text, end, limit)
                 end = mark[1] if mark else end
             spans.setdefault(number, []).append((start, end))
-        return tuple(
+        turns = [
             PlacedTurn(
                 messages[number].role,
                 tuple(where),
@@ -147,9 +269,10 @@ class TurnFinder:
                 _calls(placed, number),
             )
             for number, where in spans.items()
-        )
+        ]
+        return _NamedTurns.of(named, tuple(turns))
 
-    def _mark_of_taught(self, placed: Sequence[PlacedText], turn: int, text: str, span: Span) -> Span | None:
+    def _mark_of_taught(self, placed: Sequence[_Placed], turn: int, text: str, span: Span) -> Span | None:
         start, end = span
         said = [each.span[1] for each in placed if each.message == turn and start <= each.span[0] < end]
         return self._end_mark(text, max(said, default=start), end)
@@ -159,19 +282,16 @@ class TurnFinder:
         return None if found < 0 else (found, found + len(self._template.end_of_turn))
 
 
-def _moved(placed: Sequence[PlacedText], at: int) -> int | None:
-    """Where a place in the rendering with names is in the text; None inside of a name."""
-    moved = at
-    for each in placed:
-        if at <= each.named[0]:
-            break
-        if at < each.named[1]:
-            return None
-        moved = each.span[1] + at - each.named[1]
-    return moved
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A name: the number of the message that its text belongs to, that of the tool call, and where it is."""
+
+    message: int | None
+    call: int | None
+    span: Span
 
 
-def _runs(placed: Sequence[PlacedText], taught: Mapping[int, Span]) -> Iterator[tuple[int, int, int]]:
+def _runs(placed: Sequence[_Placed], taught: Mapping[int, Span]) -> Iterator[tuple[int, int, int]]:
     """Where texts of one message stand that follow one another, and its number; not those in turns that are
     taught."""
     for message, texts in groupby(placed, key=lambda each: each.message):
@@ -182,7 +302,7 @@ def _runs(placed: Sequence[PlacedText], taught: Mapping[int, Span]) -> Iterator[
             yield start, end, message
 
 
-def _calls(placed: Sequence[PlacedText], message: int) -> tuple[Span, ...]:
+def _calls(placed: Sequence[_Placed], message: int) -> tuple[Span, ...]:
     calls: dict[int, list[Span]] = {}
     for each in placed:
         if each.message == message and each.call is not None:
