@@ -148,6 +148,15 @@ def test_a_command_that_reads_leaves_jobs_alone(
     assert not (folder.path / "training-jobs" / folder.job).exists()
 
 
+def test_a_preview_as_a_page_and_a_document_prints_one(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("dataset", "preview", "built", "--limit", "2", "--html", "page.html", "--json")
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    assert [one["split"] for one in shown] == ["train", "train"]
+    page = (tmp_path / "page.html").read_text()
+    assert all(f"row {one['row_id'][:12]}" in page for one in shown)
+
+
 @pytest.mark.parametrize("command", [name for name in READING if name not in (*ARGUMENTS, "doctor")])
 def test_a_command_that_reads_makes_no_folder(
     command: str, tmp_path: Path, run: Callable[..., Result]

@@ -244,10 +244,11 @@ def preview(
         found = examples(parts)
     if html is not None:
         write_page(html, f"What is learned of {short_name(name)}", found)
-        session.say_written(len(found), "example", html)
     if session.as_json:
         session.print_json(as_documents(found))
-    elif html is None:
+    elif html is not None:
+        session.say_written(len(found), "example", html)
+    else:
         print_examples(session.out, found, tokens=tokens)
 
 
