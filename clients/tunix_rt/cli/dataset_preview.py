@@ -167,7 +167,9 @@ def _section(one: Example, found: Sequence[Example]) -> str:
             f"<mark>{escape(visible(part.text))}</mark>" if part.learned else escape(visible(part.text))
             for part in one.segments
         )
-    return f"<section>\n<h2>{escape(_title(one, found))}</h2>\n{fault}<pre>{pieces}</pre>\n</section>"
+    # A line break right behind <pre> is not shown.
+    start = "\n" if pieces.startswith("\n") else ""
+    return f"<section>\n<h2>{escape(_title(one, found))}</h2>\n{fault}<pre>{start}{pieces}</pre>\n</section>"
 
 
 _PAGE: Final = """<!DOCTYPE html>
@@ -183,7 +185,8 @@ body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
 h1 {{ font-size: 1.4rem; }}
 h2 {{ font-size: 1rem; margin-top: 2rem; }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8888; padding: 1rem; }}
-mark, .learned {{ background: light-dark(#b9f0c0, #1d5a2a); color: inherit; }}
+mark, .learned {{ background: light-dark(#b9f0c0, #1d5a2a); color: inherit;
+  text-decoration: underline 2px; text-decoration-skip-ink: none; text-underline-offset: 3px; }}
 .token {{ outline: 1px solid #8884; }}
 th {{ text-align: left; vertical-align: top; padding-right: 1rem; white-space: nowrap; }}
 td {{ overflow-wrap: anywhere; }}
