@@ -55,6 +55,7 @@ _OF_THIS_RUN: Final[Mapping[str, Any]] = {
 
 UNCLOSED: Final = "its reasoning was never closed, so that there is no answer"
 """What the verdict on such an answer explains."""
+CUT_CALL: Final = "a mark of reasoning stands inside of a call, so that the two cannot be told apart"
 _NOTHING: Final = Verdict(extracted_answer="", correct=False)
 
 
@@ -99,11 +100,21 @@ class _Written(NamedTuple):
 
     @property
     def refused(self) -> Verdict | None:
-        """The verdict where there is no answer behind reasoning, which nothing needs to be asked for."""
-        if self.split is None or (self.split.closed and self.text.strip()):
+        """The verdict where no grader is asked: nothing stands behind reasoning, or a call is cut by it."""
+        if self.split is None:
+            return None
+        if self.item.grader.kind == "tool_call" and self._cuts_call(self.split):
+            return _NOTHING.model_copy(update={"error": CUT_CALL})
+        if self.split.closed and self.text.strip():
             return None
         why = "nothing stands behind its reasoning" if self.split.closed else UNCLOSED
         return _NOTHING.model_copy(update={"explanation": why})
+
+    def _cuts_call(self, split: Split) -> bool:
+        # The readers' many patterns take half a second to compile: not at the server's start.
+        from tunix_rt_evaluator.grading.reading.calls import is_cut
+
+        return is_cut(self.answer.output, split.answer)
 
 
 class GradingBudgetExceeded(ResourceExhausted):

@@ -117,7 +117,6 @@ def read_prompts(
             takes no conversations such as an item's.
         FailedPrecondition: CONVERSATION_LOST, it leaves out a part of them.
     """
-    check_shown(items, template)
     prompts: list[Prompt] = []
     failed: list[Generation] = []
     shown = _Shown(template)
@@ -162,79 +161,17 @@ def _messages(item: WorkerItem) -> Sequence[Message]:
     ]
 
 
-def _has(role: str) -> Callable[[WorkerItem], bool]:
-    return lambda item: any(message["role"] == role for message in item.messages)
-
-
-def _calls(item: WorkerItem) -> bool:
-    return any(message["tool_calls"] for message in item.messages)
-
-
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    """A small conversation of a kind, and what the model must be shown of it; no template writes that by
-    itself."""
-
-    kind: str
-    is_of: Callable[[WorkerItem], bool]
-    messages: tuple[Message, ...]
-    shown: tuple[str, ...]
-
-
-_ASKED: Final = Message(role="user", content="probeasked")
-_REPLY: Final = Message(role="assistant", content="probereply")
-_CALL: Final = ToolCall(id="probecall", name="probetool", arguments='{"probekey": "probevalue"}')
-_CALLED: Final = Message(role="assistant", content="", tool_calls=(_CALL,))
-_RESULT: Final = Message(role="tool", content="proberesult", tool_call_id=_CALL.id, name=_CALL.name)
 _TOOL: Final = (
-    '{"type": "function", "function": {"name": "probetool", "description": "probeuse", "parameters": '
-    '{"type": "object", "properties": {"probekey": {"type": "string"}}}}}'
+    '{"type": "function", "function": {"name": "tool@probe", "description": "use@probe", "parameters": '
+    '{"type": "object", "properties": {"key@probe": {"type": "string"}}}}}'
 )
-_PROBES: Final = (
-    *(
-        _Probe(f"a {order.role} message", _has(order.role), (order, _ASKED), (order.content,))
-        for order in (
-            Message(role="system", content="probeorder"),
-            Message(role="developer", content="probeorder"),
-        )
-    ),
-    _Probe("tools", lambda item: bool(item.tools), (_ASKED,), ("probetool", "probeuse", "probekey")),
-    _Probe("earlier turns", _has("assistant"), (_ASKED, _REPLY, _ASKED), ("probereply",)),
-    _Probe("calls", _calls, (_ASKED, _CALLED, _RESULT), ("probetool", "probevalue", "proberesult")),
-)
-
-
-def check_shown(items: Sequence[WorkerItem], template: ChatTemplate) -> None:
-    """Try the template on a small conversation of each kind that the items have.
-
-    Raises InvalidArgument as ``ChatTemplate.render``, and FailedPrecondition(CONVERSATION_LOST) where the
-    model would not see all of it. Both name the first item of that kind.
-    """
-    items = [item for item in items if item.messages]
-    tools = (_TOOL,) if any(item.tools for item in items) else ()
-    for probe in _PROBES:
-        item = next(filter(probe.is_of, items), None)
-        if item is None:
-            continue
-        told = f"item {item.id!r} has {probe.kind}, which the chat template does not"
-        try:
-            text = template.render(probe.messages, add_generation_prompt=True, tools=tools)
-        except InvalidArgument as error:
-            raise InvalidArgument(f"{told} take: {error.message}", reason=error.reason) from None
-        if lost := [wanted for wanted in probe.shown if wanted not in text]:
-            raise FailedPrecondition(
-                f"{told} show the model: of a small conversation it leaves out {lost[0]!r}; a template that "
-                "writes all of it would be right",
-                reason="CONVERSATION_LOST",
-                metadata={"item": item.id},
-            )
 
 
 class _Shown:
     """Whether a template shows all of a conversation but its thoughts, which some templates leave out.
 
-    Each conversation is written with a word in place of each of its texts: what a template leaves out may
-    hang on the order of turns, and on how many there are.
+    Each conversation is written with a word in place of each of its texts. What a template leaves out may
+    depend on the order of turns, and on how many there are.
     """
 
     def __init__(self, template: ChatTemplate) -> None:
@@ -249,9 +186,13 @@ class _Shown:
         messages = tuple(_in_words(index, message) for index, message in enumerate(_messages(item)))
         if (messages, len(item.tools)) in self._shown:
             return
-        tools = [_TOOL.replace("probetool", f"tool{number}probe") for number in range(len(item.tools))]
+        tools = [_TOOL.replace("@", str(number)) for number in range(len(item.tools))]
         text = self._template.render(messages, add_generation_prompt=True, tools=tools)
-        words = [(f"tools[{number}]", f"tool{number}probe") for number in range(len(tools))]
+        words = [
+            (f"tools[{number}]", f"{part}{number}probe")
+            for number in range(len(tools))
+            for part in ("tool", "use", "key")
+        ]
         for index, message in enumerate(messages):
             words.append((f"messages[{index}].content", message.content))
             for number, call in enumerate(message.tool_calls):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -24,10 +25,11 @@ from tunix_rt_evaluator.evaluations.model import (
     ModelFacts,
     Summary,
 )
-from tunix_rt_evaluator.evaluations.results import Totals, graded, manifest
+from tunix_rt_evaluator.evaluations.results import CUT_CALL, Totals, graded, manifest
 from tunix_rt_evaluator.grading.graders.numeric import NumericGrader
 from tunix_rt_evaluator.grading.graders.strings import ContainsGrader, TextGrader
 from tunix_rt_evaluator.grading.model import Answer, Verdict
+from tunix_rt_evaluator.grading.reasoning import Splitter, resolved_marks
 from tunix_rt_evaluator.grading.service import Grading
 from tunix_rt_kit.canonical import digest_json
 from tunix_rt_kit.values import ChatTemplateFields, JobState
@@ -233,3 +235,33 @@ def test_an_item_whose_own_texts_are_too_long_fails_by_itself() -> None:
     (result,) = graded([(item, answered("Answer: 5"))], GRADING, SPLITTER)
     assert (result.generation.finish_reason, result.verdict.correct) == ("failed", False)
     assert result_message(result).ByteSize() < 4 << 20
+
+
+@pytest.mark.parametrize("form", ["hermes", "llama-3"])
+def test_a_mark_of_reasoning_inside_of_a_call_makes_it_wrong_and_never_right(
+    form: Literal["hermes", "llama-3"],
+) -> None:
+    fields = {"id": "q1", "prompt": "?", "accepted_answers": ()}
+    call = {"name": "note", "arguments": {"text": "x"}}
+    wanted = EvalItem(**fields, grader={"kind": "tool_call", "calls": [call]})
+    none = EvalItem(**fields, grader={"kind": "tool_call", "no_calls": True})
+    splitter = Splitter(resolved_marks(None, None), lambda _: 0, lambda: form)
+
+    def written(text: str) -> str:
+        said = json.dumps({"name": "note", "arguments" if form == "hermes" else "parameters": {"text": text}})
+        return f"<tool_call>{said}</tool_call>" if form == "hermes" else said
+
+    def correct(item: EvalItem, output: str) -> tuple[bool, str]:
+        (result,) = graded([(item, answered(output))], GRADING, splitter)
+        return result.verdict.correct, result.verdict.error
+
+    for inside in ("a </think> b", "<think>a</think>", "a } </think> {"):
+        for before in ("", "<think>{Well}, {}</think>\n"):
+            assert correct(none, before + written(inside)) == (False, CUT_CALL)
+            assert correct(wanted, before + written(inside)) == (False, CUT_CALL)
+    # All behind a mark that is never closed is reasoning.
+    assert correct(none, written("a <think> b")) == (False, "")
+    # Thoughts may hold whole objects, and braces that are none.
+    for before in ("", f"<think>{{ So {written('y')} or {{}} </think>\n", "<think>I write {</think>"):
+        assert correct(wanted, before + written("x")) == (True, "")
+        assert correct(none, f"{before}No.") == (True, "")

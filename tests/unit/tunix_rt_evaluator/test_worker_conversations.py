@@ -86,15 +86,15 @@ DROPS_RESULTS = (
 @pytest.mark.parametrize(
     ("template", "messages", "reason", "told"),
     [
-        (DROPS_TOOLS, [USER], "CONVERSATION_LOST", "has tools, which the chat template does not show"),
-        (DROPS_RESULTS, CALLED, "CONVERSATION_LOST", "leaves out 'proberesult'"),
+        (DROPS_TOOLS, [USER], "CONVERSATION_LOST", "'b': the chat template does not show the model tools[0]"),
+        (DROPS_RESULTS, CALLED, "CONVERSATION_LOST", "does not show the model messages[2].content"),
+        ("gemma-it", CALLED, "CHAT_MESSAGES_INVALID", "item 'b': messages: the chat template refuses"),
         (
             "gemma-it",
-            CALLED,
+            [message("developer", "So."), USER],
             "CHAT_MESSAGES_INVALID",
-            "item 'b' has tools, which the chat template does not take",
+            "item 'b': messages: the chat template refuses",
         ),
-        ("gemma-it", [message("developer", "So."), USER], "CHAT_MESSAGES_INVALID", "item 'b' has"),
     ],
 )
 def test_a_template_that_does_not_show_all_is_refused_and_not_its_items(

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final, NoReturn, get_args
 
-from tunix_rt_evaluator.grading.model import CallForm
+from tunix_rt_evaluator.grading.model import CallForm, Span
 from tunix_rt_kit.chat import ChatTemplate, Message, ToolCall
 from tunix_rt_kit.errors import FailedPrecondition, InvalidArgument
 from tunix_rt_kit.values import ChatTemplateFields
@@ -26,6 +26,9 @@ _BEFORE_CALLS: Final = re.compile(r"\n\n(?=\{)")
 _MOST_GAPS: Final = 128
 _BETWEEN: Final = re.compile(r"\s*;\s*")
 _SPACE: Final = re.compile(r"\s*")
+_OBJECT: Final = re.compile(r"\{")
+# Of those that are opened before the end of the answer, the last ones.
+_MOST_OBJECTS: Final = 1_000
 _BESIDE: Final = frozenset({"id", "type"})
 
 
@@ -120,6 +123,23 @@ def read_calls(output: str, form: CallForm | None = None) -> Calls:
     if form is None:
         form = "hermes" if _MARK.search(output) else "llama-3"
     return _hermes(output) if form == "hermes" else _llama_3(output)
+
+
+def is_cut(output: str, answer: Span) -> bool:
+    """Whether the answer of an output begins or ends inside of a JSON object.
+
+    A mark of reasoning is then a text in it, such as an argument of a call, or the object was never one.
+    """
+    begin, end = answer
+    opened = [found.start() for found in _OBJECT.finditer(output, 0, end)][-_MOST_OBJECTS:]
+    for at in opened:
+        try:
+            behind = json.JSONDecoder().raw_decode(output, at)[1]
+        except (ValueError, RecursionError):
+            continue
+        if at < begin < behind or at < end < behind:
+            return True
+    return False
 
 
 def written(name: str, arguments_text: str) -> str:
